@@ -1,0 +1,60 @@
+"""Waveform augmentation for training: speed, gain, noise, room, band limit. A pure function of its random generator."""
+
+import numpy as np
+import soxr
+
+from harmonifuse_core.config import AugmentConfig
+from harmonifuse_core.data.audio import SAMPLE_RATE
+
+
+def augment(
+    waveform: np.ndarray, config: AugmentConfig, rng: np.random.Generator, time_warp: bool = True
+) -> np.ndarray:
+    """Return a changed copy of `waveform` (S,) float32; `time_warp` off keeps its length."""
+    if time_warp and config.speed:
+        factor = float(rng.choice(config.speed))
+        if factor != 1.0:  # speed and pitch together, as in Ko et al. 2015
+            waveform = soxr.resample(waveform, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ")
+    if rng.random() < config.room_probability:
+        waveform = reverberate(waveform, rng)
+    if rng.random() < config.band_probability:
+        waveform = limit_band(waveform, rng)
+    if rng.random() < config.noise_probability:
+        waveform = add_noise(waveform, rng, config.noise_snr_db)
+    if config.gain_db:
+        waveform = waveform * np.float32(10 ** (rng.uniform(-config.gain_db, config.gain_db) / 20))
+    return np.clip(waveform, -1.0, 1.0).astype(np.float32)
+
+
+def coloured_noise(samples: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise of unit power whose power falls with frequency to the `exponent` (0 white, 1 pink, 2 brown)."""
+    spectrum = rng.standard_normal(samples // 2 + 1) + 1j * rng.standard_normal(samples // 2 + 1)
+    spectrum /= np.maximum(np.arange(len(spectrum)), 8) ** (exponent / 2)
+    noise = np.fft.irfft(spectrum, samples)
+    return (noise / (noise.std() + 1e-9)).astype(np.float32)
+
+
+def add_noise(waveform: np.ndarray, rng: np.random.Generator, snr_db: tuple[float, float]) -> np.ndarray:
+    """Add coloured noise at a signal-to-noise ratio drawn from `snr_db`."""
+    level = np.sqrt(np.mean(waveform**2)) * 10 ** (-rng.uniform(*snr_db) / 20)
+    return waveform + np.float32(level) * coloured_noise(len(waveform), rng.uniform(0, 2), rng)
+
+
+def reverberate(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Convolve with an exponentially decaying noise tail (reverberation time 0.1 to 0.5 s) behind a direct path."""
+    seconds = rng.uniform(0.1, 0.5)
+    times = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    response = rng.standard_normal(len(times)) * np.exp(-6.9 * times / seconds)
+    response *= rng.uniform(0.1, 0.6) / (np.sqrt(np.sum(response**2)) + 1e-9)
+    response[0] = 1.0
+    size = 1 << (len(waveform) + len(response) - 1).bit_length()
+    wet = np.fft.irfft(np.fft.rfft(waveform, size) * np.fft.rfft(response, size), size)[: len(waveform)]
+    return (wet * (np.sqrt(np.mean(waveform**2)) / (np.sqrt(np.mean(wet**2)) + 1e-9))).astype(np.float32)
+
+
+def limit_band(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Telephone-like band: nothing below 50-300 Hz and above 3.4-6 kHz, with soft edges."""
+    frequencies = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)
+    low, high = rng.uniform(50, 300), rng.uniform(3400, 6000)
+    keep = 1 / (1 + np.exp(-(frequencies - low) / 30)) / (1 + np.exp((frequencies - high) / 100))
+    return np.fft.irfft(np.fft.rfft(waveform) * keep, len(waveform)).astype(np.float32)

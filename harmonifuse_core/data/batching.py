@@ -1,0 +1,237 @@
+"""What a training step sees: corpora interleaved by weight, length buckets, collation. All a pure function of (seed, step).
+
+That is why `--resume` needs no sampler state: the same step draws the same utterances, prompts and augmentation.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+
+from harmonifuse_core.config import AugmentConfig, CorpusConfig, DataConfig, TrainingConfig
+from harmonifuse_core.data.audio import SAMPLE_RATE, decode_waveform
+from harmonifuse_core.data.augmentation import augment
+from harmonifuse_core.data.manifest import Utterance, read_manifest
+from harmonifuse_core.tasks import TaskConfig
+
+BLOCK_BATCHES = 24  # batches that are cut from one sorted pool: short against long clips, without sorting everything
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """Utterances of one task. waveforms (B, S) float, zero behind `lengths` (B,) samples.
+
+    prompts: B strings. token_ids: B lists of text ids without end token (transcription). labels (B,), allowed (B, C).
+    """
+
+    waveforms: torch.Tensor
+    lengths: torch.Tensor
+    prompts: Sequence[str]
+    token_ids: Sequence[list[int]] | None = None
+    labels: torch.Tensor | None = None
+    allowed: torch.Tensor | None = None
+    ids: Sequence[str] = ()
+
+    def to(self, device) -> "TaskBatch":
+        moved = {
+            f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), torch.Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One utterance of a corpus with its target: `text` (transcription) or `label` index and `allowed` classes."""
+
+    utterance: Utterance
+    corpus: CorpusConfig
+    text: str | None = None
+    label: int | None = None
+    allowed: tuple[bool, ...] = ()
+
+
+def styled(text: str, style: str) -> str:
+    """Lower-case prompts in the style of Whisper's output: `sentence` sets a capital, the pronoun I and a full stop."""
+    text = " ".join(text.split())
+    if style != "sentence" or not text:
+        return text
+    words = ["I" + word[1:] if word == "i" or word.startswith("i'") else word for word in text.split()]
+    text = " ".join(words)
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".?!" else ".")
+
+
+def load_examples(
+    corpus: CorpusConfig, task: TaskConfig, data: DataConfig, transcripts: dict[str, str]
+) -> list[Example]:
+    """Examples of one corpus; utterances without a target or outside the length limits are left out."""
+    rows = read_manifest(corpus.manifest, corpus.split)
+    rows = [
+        u
+        for u in rows
+        if (not corpus.speakers or u.speaker in corpus.speakers) and u.speaker not in corpus.exclude_speakers
+    ]
+    rows = [u for u in rows if re.search(corpus.ids, u.id)]
+    rows = [u for u in rows if not u.duration or data.min_seconds <= u.duration <= data.max_seconds]
+    examples = []
+    if task.is_transcription:
+        for u in rows:
+            text = transcripts.get(u.id) if corpus.teacher else u.field(task.field)
+            if text:
+                examples.append(Example(u, corpus, text=text if corpus.teacher else styled(text, corpus.text_style)))
+    else:
+        names = [(u, corpus.label_map.get(raw, raw)) for u in rows if (raw := u.field(task.field)) is not None]
+        unknown = sorted({name for _, name in names if name and name not in task.labels})
+        if unknown:
+            raise ValueError(
+                f"{corpus.manifest}: label {unknown[0]!r} is none of the classes of task {task.name} "
+                f"({', '.join(task.labels)}); map it in label_map, or map it to '' to leave it out"
+            )
+        present = {name for _, name in names if name}
+        allowed = tuple(label in present for label in task.labels)
+        examples = [Example(u, corpus, label=task.labels.index(name), allowed=allowed) for u, name in names if name]
+    if not examples:
+        raise ValueError(
+            f"{corpus.manifest} (split {corpus.split or 'all'}): no utterance has a {task.field!r} for task {task.name}"
+        )
+    return examples
+
+
+def generator(*keys) -> np.random.Generator:
+    """A random generator that depends on its keys alone, in any process."""
+    digest = hashlib.sha256("/".join(map(str, keys)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+class TaskSchedule:
+    """The batches of one task, in order: `batch(step)` gives the examples of that step."""
+
+    def __init__(self, corpora: Sequence[list[Example]], batch_size: int, max_seconds: float, seed: int, task: str):
+        self.corpora, self.batch_size, self.max_seconds, self.seed, self.task = (
+            corpora,
+            batch_size,
+            max_seconds,
+            seed,
+            task,
+        )
+        weights = np.array([rows[0].corpus.weight for rows in corpora])
+        pool = batch_size * BLOCK_BATCHES
+        self.quota = [max(1, round(pool * w)) for w in weights / weights.sum()]  # draws of each corpus in a block
+        self.blocks, self.batches = 0, []
+
+    def batch(self, step: int) -> list[Example]:
+        while step >= len(self.batches):
+            self._extend()
+        return self.batches[step]
+
+    def _draw(self, index: int, start: int, count: int):
+        """Utterances `start` to `start + count` of the endless stream of shuffled passes over corpus `index`."""
+        rows, pass_of = self.corpora[index], {}
+        for position in range(start, start + count):
+            epoch, place = divmod(position, len(rows))
+            if epoch not in pass_of:
+                pass_of[epoch] = generator(self.seed, self.task, index, epoch).permutation(len(rows))
+            yield rows[pass_of[epoch][place]]
+
+    def _extend(self):
+        pool = [e for i, count in enumerate(self.quota) for e in self._draw(i, self.blocks * count, count)]
+        rng = generator(self.seed, self.task, "block", self.blocks)
+        jitter = rng.uniform(0.9, 1.1, len(pool))  # neighbours in length change from block to block
+        order = np.argsort([(e.utterance.duration or 5.0) * j for e, j in zip(pool, jitter, strict=True)])
+        batches, current, longest = [], [], 0.0
+        for i in order:
+            seconds = max(longest, pool[i].utterance.duration or 5.0)
+            if current and (len(current) == self.batch_size or seconds * (len(current) + 1) > self.max_seconds):
+                batches.append(current)
+                current, seconds = [], pool[i].utterance.duration or 5.0
+            current.append(pool[i])
+            longest = seconds
+        batches.append(current)
+        self.batches += [batches[i] for i in rng.permutation(len(batches))]
+        self.blocks += 1
+
+
+class AudioCache:
+    """Decoded audio in memory, as int16, up to a limit; what does not fit is decoded again each time."""
+
+    def __init__(self, megabytes: int):
+        self.room, self.clips = megabytes * 2**20, {}
+
+    def get(self, utterance: Utterance) -> np.ndarray:
+        if (clip := self.clips.get(utterance.audio)) is None:
+            clip = np.round(np.clip(decode_waveform(utterance.audio), -1, 1) * 32767).astype(np.int16)
+            if clip.nbytes <= self.room:
+                self.room -= clip.nbytes
+                self.clips[utterance.audio] = clip
+        return clip.astype(np.float32) / 32767
+
+
+def collate(
+    examples: Sequence[Example], task: TaskConfig, tokenizer, audio: Callable[[Utterance], np.ndarray],
+    rngs: Sequence[np.random.Generator] | None = None, augmentation: AugmentConfig | None = None,
+) -> TaskBatch:  # fmt: skip
+    """Examples to a TaskBatch. With `rngs` (training) prompts are drawn and audio is augmented, else defaults."""
+    clips, prompts = [], []
+    for index, example in enumerate(examples):
+        clip, prompt = audio(example.utterance), task.default_prompt
+        if rngs is not None:
+            prompt = task.prompts[int(rngs[index].integers(len(task.prompts)))]
+            if augmentation is not None:
+                clip = augment(clip, augmentation, rngs[index], time_warp=not example.corpus.teacher)
+        clips.append(clip)
+        prompts.append(prompt)
+    waveforms, lengths = pad_waveforms(clips)
+    labels = allowed = token_ids = None
+    if task.is_transcription:
+        token_ids = [tokenizer.encode(e.text) for e in examples]
+    else:
+        labels = torch.tensor([e.label for e in examples])
+        allowed = torch.tensor([e.allowed for e in examples])
+    return TaskBatch(waveforms, lengths, prompts, token_ids, labels, allowed, [e.utterance.id for e in examples])
+
+
+def pad_waveforms(clips: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stack clips (S_i,) to (B, S) with zeros behind, and their lengths (B,)."""
+    lengths = torch.tensor([len(clip) for clip in clips])
+    waveforms = torch.zeros(len(clips), int(lengths.max()))
+    for row, clip in zip(waveforms, clips, strict=True):
+        row[: len(clip)] = torch.from_numpy(np.ascontiguousarray(clip))
+    return waveforms, lengths
+
+
+class InterleavedBatches:
+    """`step(n)` gives every task's TaskBatch of optimiser step n, and the examples behind it."""
+
+    def __init__(
+        self, data: DataConfig, training: TrainingConfig, tasks: Sequence[TaskConfig], tokenizer, transcripts=None
+    ):
+        self.data, self.seed, self.tokenizer = data, training.seed, tokenizer
+        self.audio, self.tasks, self.schedules, self.counts = AudioCache(data.cache_megabytes), {}, {}, {}
+        for task in tasks:
+            corpora = [load_examples(c, task, data, transcripts or {}) for c in data.train if c.task == task.name]
+            if corpora:
+                self.tasks[task.name] = task
+                size = training.batch_size_of(task.name)
+                self.schedules[task.name] = TaskSchedule(
+                    corpora, size, training.max_batch_seconds, training.seed, task.name
+                )
+                self.counts[task.name] = {rows[0].corpus.manifest: len(rows) for rows in corpora}
+        if not self.schedules:
+            raise ValueError("data.train names no corpus for any of the model's tasks: nothing to learn from")
+
+    def step(self, number: int) -> tuple[dict[str, TaskBatch], dict[str, list[Example]]]:
+        batches, chosen = {}, {}
+        for name, schedule in self.schedules.items():
+            chosen[name] = schedule.batch(number)
+            rngs = [generator(self.seed, name, number, i) for i in range(len(chosen[name]))]
+            batches[name] = collate(
+                chosen[name], self.tasks[name], self.tokenizer, self.audio.get, rngs, self.data.augment
+            )
+        return batches, chosen
+
+
+def seconds_of(batch: TaskBatch) -> float:
+    """Seconds of speech in a batch, padding excluded."""
+    return float(batch.lengths.sum()) / SAMPLE_RATE

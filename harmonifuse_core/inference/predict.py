@@ -1,0 +1,154 @@
+"""Waveforms to answers: batched by length, long audio in segments, every task on one encoder pass."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from harmonifuse_core.data.audio import SAMPLE_RATE
+from harmonifuse_core.data.batching import pad_waveforms
+from harmonifuse_core.data.segmentation import segment
+from harmonifuse_core.model.decoding import greedy
+from harmonifuse_core.model.harmonifuse import HarmoniFuse, HarmoniFuseOutput, LayerWeights
+
+Answers = dict[str, HarmoniFuseOutput]  # by task
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """tasks: which to answer (all when empty); prompts: {task: text} instead of the default prompt.
+
+    batch_seconds: padded speech in one encoder pass; batch_size: utterances in it at most.
+    encoder_alpha, lm_alpha: {task: (L1,) weights} that replace the model's own (interventions).
+    """
+
+    tasks: tuple[str, ...] = ()
+    prompts: dict[str, str] | None = None
+    batch_seconds: float = 120.0
+    batch_size: int = 32
+    encoder_alpha: dict[str, torch.Tensor] | None = None
+    lm_alpha: dict[str, torch.Tensor] | None = None
+
+    def task_names(self, model: HarmoniFuse) -> list[str]:
+        return [model.config.task(name).name for name in self.tasks] or [task.name for task in model.config.tasks]
+
+    def prompt(self, model: HarmoniFuse, task: str) -> str:
+        return (self.prompts or {}).get(task) or model.config.task(task).default_prompt
+
+
+def predict(
+    model: HarmoniFuse, waveforms: Sequence[np.ndarray], options: PredictOptions = PredictOptions()
+) -> list[Answers]:
+    """Answers for 16 kHz mono `waveforms` (S_i,) of any length, in their order."""
+    answers: list[Answers | None] = [None] * len(waveforms)
+    for index, answer in predict_stream(model, waveforms, options):
+        answers[index] = answer
+    return answers
+
+
+def predict_stream(
+    model: HarmoniFuse, waveforms: Sequence[np.ndarray], options: PredictOptions = PredictOptions()
+) -> Iterator[tuple[int, Answers]]:
+    """Yield (index, answers) as batches finish, shortest first."""
+    pieces = [(i, w[a:b]) for i, w in enumerate(waveforms) for a, b in segment(w, max_seconds=model.config.max_seconds)]
+    missing = np.bincount([i for i, _ in pieces], minlength=len(waveforms))
+    done: dict[int, list[tuple[int, Answers, float]]] = {}
+    for batch in length_batches([len(w) / SAMPLE_RATE for _, w in pieces], options.batch_seconds, options.batch_size):
+        for place, answer in zip(batch, predict_batch(model, [pieces[p][1] for p in batch], options), strict=True):
+            index, piece = pieces[place]
+            done.setdefault(index, []).append((place, answer, len(piece) / SAMPLE_RATE))
+            if len(done[index]) == missing[index]:
+                parts = sorted(done.pop(index), key=lambda part: part[0])
+                yield index, stitch([p for _, p, _ in parts], [s for _, _, s in parts])
+
+
+def length_batches(seconds: Sequence[float], batch_seconds: float, batch_size: int) -> list[list[int]]:
+    """Indices in batches of like length: padded length x count stays under `batch_seconds`, one clip may exceed it."""
+    batches: list[list[int]] = []
+    for index in np.argsort(seconds, kind="stable").tolist():
+        current = batches[-1] if batches else None
+        if current is None or len(current) == batch_size or seconds[index] * (len(current) + 1) > batch_seconds:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+@torch.inference_mode()
+def predict_batch(model: HarmoniFuse, waveforms: Sequence[np.ndarray], options: PredictOptions) -> list[Answers]:
+    """Answers for clips that fit the encoder as they are. The model is put in eval mode."""
+    model.eval()
+    batch, lengths = pad_waveforms(waveforms)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+        states = model.encode(batch.to(model.device), lengths.to(model.device))
+        columns = {task: answer_task(model, states, task, options) for task in options.task_names(model)}
+    return [{task: column[row] for task, column in columns.items()} for row in range(len(waveforms))]
+
+
+def answer_task(model: HarmoniFuse, states, task: str, options: PredictOptions) -> list[HarmoniFuseOutput]:
+    """One task's answers for encoded speech, in batch order."""
+    spec, prompt = model.config.task(task), options.prompt(model, task)
+    fused = model.fuse_encoder(states, task, (options.encoder_alpha or {}).get(task))
+    lm_alpha = (options.lm_alpha or {}).get(task)
+    parts = [p.detach().float().cpu().numpy() for p in (fused.alpha, fused.bias, fused.score, fused.share)]
+    encoder = [LayerWeights(*(p[row] for p in parts)) for row in range(len(states.mask))]
+    if spec.is_transcription:
+        generated = greedy(model, states, fused, task, prompt, lm_alpha)
+        return [_transcript(model, task, prompt, e, g) for e, g in zip(encoder, generated, strict=True)]
+    output, _ = model.lm.start(fused.states, states.mask, model.tokenizer.prompt_ids(prompt))
+    answer = model.fuse_lm(output, task, lm_alpha)
+    probabilities = model.heads[task].probabilities(model.heads[task](answer.states[:, 0])).cpu().numpy()
+    parts = [p[:, 0].float().cpu().numpy() for p in (answer.alpha, answer.bias, answer.score, answer.share)]
+    rows = []
+    for row, (weights, p) in enumerate(zip(encoder, probabilities, strict=True)):
+        named = dict(zip(spec.labels, map(float, p), strict=True))
+        lm = LayerWeights(*(part[row] for part in parts))
+        rows.append(
+            HarmoniFuseOutput(task, prompt, weights, lm, label=spec.labels[int(p.argmax())], probabilities=named)
+        )
+    return rows
+
+
+def _transcript(model, task, prompt, encoder, generated) -> HarmoniFuseOutput:
+    weights = LayerWeights(generated.alpha, generated.bias, generated.score, generated.share)
+    mean = LayerWeights(*(getattr(weights, name).mean(0) for name in ("alpha", "bias", "score", "share")))
+    return HarmoniFuseOutput(
+        task, prompt, encoder, mean, text=model.tokenizer.decode(generated.tokens),
+        tokens=tuple(model.tokenizer.piece(t) for t in generated.tokens), token_logprobs=generated.logprobs,
+        token_weights=weights, truncated=generated.truncated,
+    )  # fmt: skip
+
+
+def stitch(parts: list[Answers], seconds: list[float]) -> Answers:
+    """Join the answers of consecutive segments: text one after the other, probabilities and weights by duration."""
+    if len(parts) == 1:
+        return parts[0]
+    share = np.array(seconds) / sum(seconds)
+    return {task: _stitch_task([p[task] for p in parts], share) for task in parts[0]}
+
+
+def _mean_weights(items: list[LayerWeights], share: np.ndarray) -> LayerWeights:
+    names = ("alpha", "bias", "score", "share")
+    return LayerWeights(
+        *(np.average([getattr(w, n) for w in items], axis=0, weights=share).astype(np.float32) for n in names)
+    )
+
+
+def _stitch_task(parts: list[HarmoniFuseOutput], share: np.ndarray) -> HarmoniFuseOutput:
+    joined = replace(parts[0], encoder=_mean_weights([p.encoder for p in parts], share))
+    if parts[0].probabilities is not None:
+        mean = {k: float(np.dot(share, [p.probabilities[k] for p in parts])) for k in parts[0].probabilities}
+        lm = _mean_weights([p.lm for p in parts], share)
+        return replace(joined, lm=lm, probabilities=mean, label=max(mean, key=mean.get))
+    tokens = LayerWeights(
+        *(np.concatenate([getattr(p.token_weights, n) for p in parts]) for n in ("alpha", "bias", "score", "share"))
+    )
+    return replace(
+        joined,
+        lm=LayerWeights(*(getattr(tokens, n).mean(0) for n in ("alpha", "bias", "score", "share"))),
+        text=" ".join(p.text for p in parts if p.text),
+        tokens=tuple(t for p in parts for t in p.tokens),
+        token_logprobs=np.concatenate([p.token_logprobs for p in parts]),
+        token_weights=tokens,
+        truncated=any(p.truncated for p in parts),
+    )

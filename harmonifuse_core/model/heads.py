@@ -1,0 +1,51 @@
+"""Output layers of the tasks and their losses. Text has no layer of its own: the LM's output matrix reads the fused state."""
+
+import torch
+from torch import Tensor, nn
+
+from harmonifuse_core.tasks import TaskConfig
+
+
+class ClassificationHead(nn.Module):
+    """Linear layer on the fused LM state at the answer position: (B, D) -> logits (B, C).
+
+    `temperature` is fitted on dev after training (Guo et al. 2017) and travels with the weights.
+    """
+
+    def __init__(self, width: int, classes: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(width, classes)
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, fused: Tensor) -> Tensor:
+        return self.output(self.dropout(fused))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return torch.softmax(logits.float() / self.temperature, -1)
+
+
+def classification_loss(logits: Tensor, labels: Tensor, allowed: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy (B,) over the classes that each utterance's corpus knows.
+
+    `logits` (B, C), `labels` (B,), `allowed` (B, C) True = the corpus has this class: a class that a corpus lacks is
+    neither rewarded nor pushed down by it.
+    """
+    log_probabilities = torch.log_softmax(logits.float().masked_fill(~allowed, -torch.inf), -1)
+    picked = log_probabilities.gather(1, labels[:, None])[:, 0]
+    if not smoothing:
+        return -picked
+    mean = log_probabilities.masked_fill(~allowed, 0.0).sum(1) / allowed.sum(1)
+    return -(1 - smoothing) * picked - smoothing * mean
+
+
+def transcription_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy (N,) of N text tokens: `logits` (N, V), `targets` (N,)."""
+    return nn.functional.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=smoothing)
+
+
+def build_heads(tasks: tuple[TaskConfig, ...], width: int, dropout: float) -> nn.ModuleDict:
+    """One head for each classification task, by task name."""
+    return nn.ModuleDict(
+        {task.name: ClassificationHead(width, len(task.labels), dropout) for task in tasks if not task.is_transcription}
+    )

@@ -1,0 +1,155 @@
+"""The pre-trained Whisper decoder as the LM: it cross-attends to the fused speech, the task prompt at its start.
+
+The prompt takes the place of Whisper's own "previous text": `<|startofprev|> prompt <|startoftranscript|> ...`.
+With `speech_token`, one position before it holds mean and standard deviation of the fused speech, projected.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from transformers import WhisperConfig, WhisperModel
+
+from harmonifuse_core.config import LMConfig
+from harmonifuse_core.model.encoder import read_hf_config, split_heads
+from harmonifuse_core.model.lm import LanguageModel, LMStates, answer_positions, pad_ids, pooled_positions
+from harmonifuse_core.model.tokenizer import START_OF_PROMPT, TextTokenizer, load_tokenizer
+
+MULTILINGUAL_VOCABULARY = 51865  # OpenAI's English-only checkpoints have 51864
+
+
+@dataclass
+class WhisperCache:
+    """Keys and values of one generation: cross-attention (fixed) and self-attention (grows), a pair a layer."""
+
+    cross: list[tuple[Tensor, Tensor]]
+    speech_mask: Tensor | None
+    own: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    pooled: tuple[Tensor, ...] | None = None
+    length: int = 0
+
+    def select(self, rows: Tensor):
+        """Keep (or repeat) these rows of the batch."""
+        self.cross = [(k[rows], v[rows]) for k, v in self.cross]
+        self.own = [(k[rows], v[rows]) for k, v in self.own]
+        self.speech_mask = None if self.speech_mask is None else self.speech_mask[rows]
+        self.pooled = None if self.pooled is None else tuple(p[rows] for p in self.pooled)
+
+
+class WhisperLM(LanguageModel):
+    """See `LanguageModel` for shapes. States are taken before the decoder's final layer norm."""
+
+    def __init__(self, config: LMConfig, hf_config, tokenizer: TextTokenizer, body: nn.Module, speech_width: int):
+        super().__init__(config, hf_config, tokenizer)
+        self.body = body
+        self.width, self.layers = hf_config.d_model, hf_config.decoder_layers
+        self.max_positions = hf_config.max_target_positions
+        self.bridge = nn.Identity() if speech_width == self.width else nn.Linear(speech_width, self.width)
+        if config.speech_token:
+            self.speech_token = nn.Linear(2 * self.width, self.width)
+            nn.init.zeros_(self.speech_token.weight)  # starts as the constant that opens a prompt
+            start = tokenizer.special(START_OF_PROMPT)
+            with torch.no_grad():
+                self.speech_token.bias.copy_(body.embed_tokens.weight[start if start is not None else tokenizer.end])
+        if not config.train_embeddings:
+            body.embed_tokens.requires_grad_(False)
+
+    def logits(self, fused: Tensor) -> Tensor:
+        return nn.functional.linear(fused, self.body.embed_tokens.weight)
+
+    def _memory(self, speech: Tensor, mask: Tensor):
+        """Cross-attention keys and values a layer; (B, 1, 1, T) mask or None; the speech token (B, 1, D) or None."""
+        speech = self.bridge(speech)
+        cross = []
+        for block in self.body.layers:
+            attention = block.encoder_attn
+            cross.append(
+                tuple(split_heads(p(speech), attention.num_heads) for p in (attention.k_proj, attention.v_proj))
+            )
+        token = None
+        if self.config.speech_token:
+            count = mask.sum(1, keepdim=True)
+            mean = (speech * mask[..., None]).sum(1) / count
+            variance = ((speech - mean[:, None]).square() * mask[..., None]).sum(1) / count
+            token = self.speech_token(torch.cat([mean, (variance + 1e-5).sqrt()], -1))[:, None]
+        return cross, None if bool(mask.all()) else mask[:, None, None, :], token
+
+    def _embed(self, ids: Tensor, token: Tensor | None, offset: int) -> Tensor:
+        hidden = self.body.embed_tokens(ids)
+        if token is not None:
+            hidden = torch.cat([token.to(hidden), hidden], 1)
+        if offset + hidden.shape[1] > self.max_positions:
+            raise ValueError(
+                f"prompt and text take {offset + hidden.shape[1]} positions, the LM has {self.max_positions}: "
+                "shorten the prompt or segment the audio"
+            )
+        return hidden + self.body.embed_positions.weight[offset : offset + hidden.shape[1]]
+
+    def _blocks(self, hidden: Tensor, cache: WhisperCache) -> tuple[Tensor, ...]:
+        """Run all blocks on N new positions (B, N, D); causal among themselves; extends `cache`."""
+        attend, states, new = nn.functional.scaled_dot_product_attention, [hidden], []
+        for index, block in enumerate(self.body.layers):
+            own, heads = block.self_attn, block.self_attn.num_heads
+            normed = block.self_attn_layer_norm(hidden)
+            query, key, value = (split_heads(p(normed), heads) for p in (own.q_proj, own.k_proj, own.v_proj))
+            if cache.own:
+                key, value = (torch.cat(pair, 2) for pair in zip(cache.own[index], (key, value), strict=True))
+            new.append((key, value))
+            mixed = attend(query, key, value, is_causal=hidden.shape[1] > 1)
+            hidden = hidden + own.out_proj(mixed.transpose(1, 2).flatten(2))
+            cross = block.encoder_attn
+            query = split_heads(cross.q_proj(block.encoder_attn_layer_norm(hidden)), heads)
+            mixed = attend(query, *cache.cross[index], attn_mask=cache.speech_mask)
+            hidden = hidden + cross.out_proj(mixed.transpose(1, 2).flatten(2))
+            hidden = hidden + block.fc2(nn.functional.gelu(block.fc1(block.final_layer_norm(hidden))))
+            states.append(hidden)
+        cache.own, cache.length = new, cache.length + states[0].shape[1]
+        return tuple(states)
+
+    def teacher_forced(self, speech, mask, prompts, texts) -> LMStates:
+        cross, speech_mask, token = self._memory(speech, mask)
+        ids = pad_ids([p + t for p, t in zip(prompts, texts, strict=True)], self.tokenizer.end, speech.device)
+        states = self._blocks(self._embed(ids, token, 0), WhisperCache(cross, speech_mask))
+        extra = int(token is not None)
+        lengths = [len(p) + extra for p in prompts]
+        pooled = pooled_positions(states, lengths) if self.wants_pooled else None
+        count = max(len(t) for t in texts) + 1
+        return LMStates(answer_positions(states, [n - 1 for n in lengths], count), pooled)
+
+    def start(self, speech, mask, prompt: list[int]) -> tuple[LMStates, WhisperCache]:
+        cross, speech_mask, token = self._memory(speech, mask)
+        ids = torch.tensor(prompt, device=speech.device).expand(len(speech), -1)
+        cache = WhisperCache(cross, speech_mask)
+        states = self._blocks(self._embed(ids, token, 0), cache)
+        if self.wants_pooled:
+            cache.pooled = tuple(s.mean(1) for s in states)
+        return LMStates(tuple(s[:, -1:] for s in states), cache.pooled), cache
+
+    def step(self, tokens: Tensor, cache: WhisperCache) -> LMStates:
+        return LMStates(self._blocks(self._embed(tokens[:, None], None, cache.length), cache), cache.pooled)
+
+
+def build_whisper_lm(config: LMConfig, speech_width: int, tokenizer: TextTokenizer | None, hf_config) -> WhisperLM:
+    """Pre-trained decoder of `config.name`, or random weights for a stored or `architecture` config."""
+    stored = hf_config is not None
+    if not stored and config.name:
+        hf_config = read_hf_config(config.name, "lm.name")
+        if hf_config.model_type != "whisper":
+            raise ValueError(
+                f"lm.name {config.name!r} is a {hf_config.model_type} model; lm.kind whisper needs a Whisper one"
+            )
+    language = "en" if hf_config is not None and hf_config.vocab_size >= MULTILINGUAL_VOCABULARY else ""
+    tokenizer = tokenizer or load_tokenizer(config.tokenizer, language)
+    tokenizer.language = language
+    if hf_config is None:
+        special = {f"{name}_token_id": tokenizer.end for name in ("pad", "bos", "eos", "decoder_start")}
+        hf_config = WhisperConfig(**{"vocab_size": len(tokenizer), **special, **config.architecture})
+    if stored or not config.name:
+        body = WhisperModel(hf_config).decoder
+    else:
+        body = WhisperModel.from_pretrained(config.name, dtype=torch.float32).decoder
+    if len(tokenizer) > hf_config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, the LM {hf_config.vocab_size}: they do not belong together"
+        )
+    return WhisperLM(config, hf_config, tokenizer, body, speech_width)

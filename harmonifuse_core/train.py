@@ -1,0 +1,55 @@
+"""Train a model: `python -m harmonifuse_core.train --config CONFIG.yaml --run runs/NAME [key=value ...] [--resume]`.
+
+`key=value` overrides a field of the config by its dotted name, e.g. `training.steps=500 model.gate.mode=shared`.
+"""
+
+import argparse
+import logging
+import sys
+
+import torch
+
+from harmonifuse_core.config import load_yaml, save_yaml
+from harmonifuse_core.model.harmonifuse import build_model
+from harmonifuse_core.runs import RunFolder, environment, save_model, write_json
+from harmonifuse_core.training.loop import Trainer, TrainingError
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harmonifuse_core.train", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="YAML file, e.g. harmonifuse_core/configs/default.yaml")
+    parser.add_argument("--run", required=True, help="run folder to write, e.g. runs/mine")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of --run")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config fields to replace")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        config = load_yaml(options.config, options.overrides)
+        run = RunFolder(options.run)
+        run.path.mkdir(parents=True, exist_ok=True)
+        logging.basicConfig(
+            level=logging.INFO,
+            format="%(asctime)s %(message)s",
+            handlers=[logging.FileHandler(run.log_file)],
+            force=True,
+        )
+        torch.manual_seed(config.training.seed)
+        trainer = Trainer(config, build_model(config.model), run, options.device, options.resume)
+        save_yaml(config, run.config_file)
+        write_json(run.environment_file, environment() | {"seed": config.training.seed})
+        save_model(trainer.run(), run, config)
+    except (ValueError, TrainingError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"train: stopped; go on with --resume --run {options.run}", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

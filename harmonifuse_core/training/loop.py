@@ -1,0 +1,166 @@
+"""The training loop: batch-interleaved tasks, one loss each, one optimiser step for all.
+
+    python -m harmonifuse_core.train --config CONFIG.yaml --run runs/NAME [training.steps=500 ...] [--resume]
+
+One readable loop. What a step sees depends on (seed, step) alone, dropout included, so a run that is killed and resumed
+ends with the same weights as one that was not.
+"""
+
+import json
+import logging
+import math
+import time
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from harmonifuse_core.config import Config
+from harmonifuse_core.data.batching import InterleavedBatches, seconds_of
+from harmonifuse_core.model.harmonifuse import HarmoniFuse, TaskResult
+from harmonifuse_core.runs import RunFolder
+from harmonifuse_core.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from harmonifuse_core.training.development import dev_scores
+from harmonifuse_core.training.optimization import average_of, averaged, parameter_groups, set_rates, update_average
+from harmonifuse_core.training.teacher import TeacherFolder, state_loss, token_loss
+
+logger = logging.getLogger("harmonifuse.training")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+class Trainer:
+    """Holds what a training run needs; `run()` does it. `resume` continues from the newest checkpoint."""
+
+    def __init__(self, config: Config, model: HarmoniFuse, run: RunFolder, device: str = "cpu", resume: bool = False):
+        self.config, self.settings, self.run_folder = config, config.training, run
+        self.model = model.to(device)
+        self.teacher = TeacherFolder(config.data.teacher) if config.data.teacher else None
+        transcripts = self.teacher.transcripts if self.teacher else {}
+        self.batches = InterleavedBatches(config.data, self.settings, config.model.tasks, model.tokenizer, transcripts)
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, self.settings), betas=(0.9, 0.98), eps=1e-8)
+        self.average = average_of(model) if self.settings.average_decay else None
+        self.step = 0
+        found = list_checkpoints(run.checkpoints)
+        if found and not resume:
+            raise TrainingError(
+                f"{run.path} holds checkpoints up to step {found[-1][0]}: add --resume, or choose another --run"
+            )
+        if resume and found:
+            self.step = load_checkpoint(found[-1][1], model, self.optimizer, self.average)["step"]
+            self._forget_metrics_after(self.step)
+            logger.info("resumed from step %d", self.step)
+
+    def _forget_metrics_after(self, step: int):
+        """Rows of steps that will be done again would stand twice."""
+        rows = [row for row in self.run_folder.metrics() if row.get("step", 0) <= step]
+        self.run_folder.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(self) -> HarmoniFuse:
+        """Train to the last step; the model carries the averaged weights afterwards if averaging is on."""
+        settings, started = self.settings, time.perf_counter()
+        for task, counts in self.batches.counts.items():
+            logger.info("%s learns from %s", task, ", ".join(f"{name} ({n})" for name, n in counts.items()))
+        self.run_folder.path.mkdir(parents=True, exist_ok=True)
+        with self.run_folder.metrics_file.open("a") as metrics:
+            for step in tqdm(range(self.step, settings.steps), initial=self.step, total=settings.steps, unit="step"):
+                row = self._step(step)
+                if self.average is not None:
+                    update_average(self.average, self.model, settings.average_decay, step)
+                done = step + 1
+                if (
+                    settings.eval_every
+                    and (done % settings.eval_every == 0 or done == settings.steps)
+                    and self.config.data.dev
+                ):
+                    with averaged(self.model, self.average):
+                        row["dev"] = dev_scores(self.model, self.config)
+                if done % settings.log_every == 0 or "dev" in row or done == settings.steps:
+                    row["seconds"] = round(time.perf_counter() - started, 1)
+                    metrics.write(json.dumps(row) + "\n")
+                    metrics.flush()
+                    logger.info(summary(row))
+                if done % settings.checkpoint_every == 0 or done == settings.steps:
+                    save_checkpoint(
+                        self.run_folder.checkpoints,
+                        done,
+                        self.model,
+                        self.optimizer,
+                        self.average,
+                        settings.keep_checkpoints,
+                        {},
+                    )
+        averaged(self.model, self.average).__enter__()
+        return self.model
+
+    def _step(self, step: int) -> dict:
+        """One optimiser step; returns its log row."""
+        torch.manual_seed(self.settings.seed * 1_000_003 + step)  # dropout and masks: a function of (seed, step)
+        self.model.train()
+        set_rates(self.optimizer, step, self.settings)
+        self.optimizer.zero_grad(set_to_none=True)
+        batches, examples = self.batches.step(step)
+        row = {"step": step + 1, "lr": self.optimizer.param_groups[-1]["lr"], "tasks": {}}
+        device = self.model.device
+        total = 0.0
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            results = self.model({t: b.to(device) for t, b in batches.items()}, self.config.data.augment)
+            for task, result in results.items():
+                entry = {
+                    "loss": float(result.loss),
+                    "items": result.count,
+                    "seconds": round(seconds_of(batches[task]), 1),
+                }
+                total = total + self.config.model.task(task).loss_weight * result.loss
+                total = total + self._teacher_losses(result, batches[task], examples[task], entry)
+                row["tasks"][task] = entry | alpha_of(result, self.model, task)
+        if not math.isfinite(float(total)):
+            raise TrainingError(
+                f"the loss is {float(total)} at step {step + 1}: lower the rates or raise training.warmup_steps"
+            )
+        total.backward()
+        row["gradient_norm"] = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm))
+        self.optimizer.step()
+        return row
+
+    def _teacher_losses(self, result: TaskResult, batch, examples, entry: dict):
+        """Distillation terms of the utterances whose corpus has a teacher."""
+        taught = [i for i, e in enumerate(examples) if e.corpus.teacher]
+        if not taught or self.teacher is None:
+            return 0.0
+        targets = [self.teacher.target(examples[i].utterance.id) for i in taught]
+        total = 0.0
+        if self.settings.state_weight:
+            loss = state_loss(result.states.states[-1][taught], result.states.mask[taught], targets)
+            entry["teacher_state"] = float(loss)
+            total = total + self.settings.state_weight * loss
+        if self.settings.token_weight and result.token_logits is not None:
+            mine = torch.isin(result.token_rows, torch.tensor(taught, device=result.token_rows.device))
+            loss = token_loss(result.token_logits[mine], result.token_rows[mine], targets)
+            entry["teacher_tokens"] = float(loss)
+            total = total + self.settings.token_weight * loss
+        return total
+
+
+def alpha_of(result: TaskResult, model: HarmoniFuse, task: str) -> dict:
+    """Mean weights of a batch and the parameters behind them, for metrics.jsonl."""
+    with torch.no_grad():
+        lm = result.lm.alpha[:, 0] if result.class_logits is not None else result.lm.alpha.mean(1)
+        spread = {"encoder_alpha_std": result.encoder.alpha.std(0), "lm_alpha_std": lm.std(0)} if len(lm) > 1 else {}
+        values = {
+            "encoder_alpha": result.encoder.alpha.mean(0), "lm_alpha": lm.mean(0),
+            "encoder_logits": model.gate.weights(task)[1], "task_bias": model.fusion.task_bias[model.fusion.tasks.index(task)],
+            **spread,
+        }  # fmt: skip
+        return {name: [round(float(v), 5) for v in value] for name, value in values.items()}
+
+
+def summary(row: dict) -> str:
+    """One line of the text log."""
+    parts = [f"step {row['step']}", f"|g| {row['gradient_norm']:.2f}"]
+    parts += [f"{task} {entry['loss']:.3f}" for task, entry in row["tasks"].items()]
+    if dev := row.get("dev"):
+        parts.append("dev " + ", ".join(f"{k} {v:.4f}" for k, v in dev.items()))
+    return "  ".join(parts)
