@@ -3,15 +3,15 @@
 Every open point of the paper (see the README's table) is a field here with the project's default.
 """
 
-import dataclasses
 import re
-import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
-from harmonifuse_core.tasks import ASR, BUILTIN_TASKS, SER, TaskConfig
+from harmonifuse_core.fields import from_dict, read_values, to_dict
+from harmonifuse_core.tasks import ASR, SER, TaskConfig
 
 
 def _choice(owner: str, name: str, value: str, choices: tuple[str, ...]):
@@ -137,7 +137,13 @@ class LMConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The whole model. `dropout` acts on the classification heads' input."""
+    """The whole model.
+
+    Args:
+        dropout: on the classification heads' input.
+        max_seconds: longer audio is cut at silence into pieces of at most this length.
+        beams: hypotheses kept while writing text; 1 is greedy.
+    """
 
     encoder: EncoderConfig = EncoderConfig()
     gate: GateConfig = GateConfig()
@@ -145,8 +151,11 @@ class ModelConfig:
     tasks: tuple[TaskConfig, ...] = (ASR, SER)
     dropout: float = 0.1
     max_seconds: float = 28.0
+    beams: int = 1
 
     def __post_init__(self):
+        if self.beams < 1:
+            raise ValueError(f"model.beams is {self.beams}; 1 is greedy, more keeps that many hypotheses")
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"model.tasks are {names}: give at least one, each name once")
@@ -218,6 +227,15 @@ class AugmentConfig:
     frequency_masks: int = 0
     frequency_mask_bins: int = 12
 
+    def __post_init__(self):
+        for name in ("noise_probability", "room_probability", "band_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name} is {getattr(self, name)}; use 0 to 1")
+        if any(not 0.5 <= factor <= 2 for factor in self.speed):
+            raise ValueError(f"augment.speed is {list(self.speed)}; use factors from 0.5 to 2")
+        if self.noise_snr_db[0] > self.noise_snr_db[1]:
+            raise ValueError(f"augment.noise_snr_db is {list(self.noise_snr_db)}; give the lower value first")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -234,6 +252,13 @@ class DataConfig:
     min_seconds: float = 0.3
     max_seconds: float = 20.0
     cache_megabytes: int = 2000
+
+    def __post_init__(self):
+        if not 0 <= self.min_seconds < self.max_seconds:
+            raise ValueError(f"data.min_seconds {self.min_seconds} must be below data.max_seconds {self.max_seconds}")
+        for corpus in (*self.train, *self.dev):
+            if corpus.teacher and not self.teacher:
+                raise ValueError(f"corpus {corpus.manifest} has a teacher: write data.teacher with `prepare teacher`")
 
 
 @dataclass(frozen=True)
@@ -273,6 +298,11 @@ class TrainingConfig:
     def __post_init__(self):
         if self.steps < 1 or self.log_every < 1 or self.checkpoint_every < 1:
             raise ValueError("training.steps, log_every and checkpoint_every must be at least 1")
+        if self.keep_checkpoints < 1:
+            raise ValueError(f"training.keep_checkpoints is {self.keep_checkpoints}; --resume needs at least 1")
+        for task, size in self.batch_size.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"training.batch_size.{task} is {size!r}; give a whole number of at least 1")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"training.average_decay is {self.average_decay}; use 0 (off) to below 1")
 
@@ -290,69 +320,30 @@ class Config:
     title: str = ""
     description: str = ""
 
-
-def to_dict(value):
-    """Dataclasses and tuples to plain dicts and lists, for YAML and JSON."""
-    if dataclasses.is_dataclass(value):
-        return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, (tuple, list)):
-        return [to_dict(v) for v in value]
-    if isinstance(value, dict):
-        return {k: to_dict(v) for k, v in value.items()}
-    return value
-
-
-def from_dict(kind, value, where: str = ""):
-    """Build the dataclass `kind` from plain values; unknown fields and wrong types are refused by name."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{where or 'config'} is {value!r}; expected fields of {kind.__name__}")
-    hints = typing.get_type_hints(kind)
-    if unknown := set(value) - set(hints):
-        raise ValueError(f"{where or 'config'}: unknown field {sorted(unknown)[0]!r}; known: {', '.join(hints)}")
-    return kind(**{name: _convert(hints[name], item, f"{where}.{name}".lstrip(".")) for name, item in value.items()})
-
-
-def _convert(hint, value, where):
-    if hint is TaskConfig and isinstance(value, str):  # `tasks: [asr, ser]` names the built-in ones
-        if value not in BUILTIN_TASKS:
-            raise ValueError(f"{where} is {value!r}; built in are {', '.join(BUILTIN_TASKS)}, others need their fields")
-        return BUILTIN_TASKS[value]
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{where} is {value!r}; expected a list")
-        inner = typing.get_args(hint)[0]
-        return tuple(_convert(inner, item, f"{where}[{i}]") for i, item in enumerate(value))
-    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"{where} is {value!r}; expected a number") from None
-    if hint in (int, str, bool, dict) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise ValueError(f"{where} is {value!r}; expected {hint.__name__}")
-    return value
+    def __post_init__(self):
+        names = [task.name for task in self.model.tasks]
+        for corpus in (*self.data.train, *self.data.dev):
+            if corpus.task not in names:
+                raise ValueError(
+                    f"corpus {corpus.manifest} teaches task {corpus.task!r}, but model.tasks are {', '.join(names)}: "
+                    "leave the corpus out, or add the task"
+                )
+            if corpus.teacher and not self.model.task(corpus.task).is_transcription:
+                raise ValueError(f"corpus {corpus.manifest}: a teacher needs a transcription task, not {corpus.task}")
+        for name in set(self.training.batch_size) - {*names, "default"}:
+            raise ValueError(f"training.batch_size names {name!r}; known are {', '.join(names)} and default")
+        slowest = self.data.max_seconds / min((1.0, *self.data.augment.speed))
+        if self.data.train and slowest > self.model.max_seconds:
+            raise ValueError(
+                f"training clips last up to {slowest:.1f} s (data.max_seconds by the slowest data.augment.speed), "
+                f"more than model.max_seconds {self.model.max_seconds}: lower data.max_seconds"
+            )
 
 
 def save_yaml(config: Config, path: Path):
     Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
 
 
-def load_yaml(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config; `overrides` are `training.steps=10`-style assignments, their values parsed as YAML."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"config {str(path)!r} does not exist")
-    values = yaml.safe_load(path.read_text()) or {}
-    for assignment in overrides:
-        key, separator, text = assignment.partition("=")
-        if not separator:
-            raise ValueError(f"override {assignment!r}: write key=value, e.g. training.steps=10")
-        target = values
-        *parents, last = key.split(".")
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise ValueError(f"override {key!r}: {parent!r} has no fields")
-        target[last] = yaml.safe_load(text)
-    return from_dict(Config, values)
+    return from_dict(Config, read_values(path, overrides))

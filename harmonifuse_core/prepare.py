@@ -1,33 +1,122 @@
-"""Prepare data: `python -m harmonifuse_core.prepare teacher --whisper FOLDER --manifest M.jsonl --output FOLDER`."""
+"""Prepare data for training: a raw corpus to a manifest, or the soft targets of a teacher.
+
+python -m harmonifuse_core.prepare --list
+python -m harmonifuse_core.prepare ravdess RAW_FOLDER data/ravdess.jsonl [--split-seed 0] [--force]
+python -m harmonifuse_core.prepare teacher --whisper FOLDER --manifest M.jsonl --output FOLDER
+"""
 
 import argparse
 import sys
 
+from harmonifuse_core.data.corpora.entries import BY_SPEAKER, NONE, OFFICIAL, Corpus, Option
+from harmonifuse_core.data.corpora.registry import CORPORA, listing
+from harmonifuse_core.data.corpora.writing import Settings, prepare, report_path
+
+COMMON = tuple(Settings.__dataclass_fields__)
+
+
+class ListCorpora(argparse.Action):
+    """`--list`: print the corpora and leave."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print("\n".join(listing()))
+        parser.exit()
+
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harmonifuse_core.prepare", description="Prepare data for training."
+        prog="python -m harmonifuse_core.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument("--list", action=ListCorpora, nargs=0, help="the corpora, their published counts and licences")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="NAME")
     teacher = commands.add_parser("teacher", help="transcripts and soft targets of untrained Whisper on 30 s windows")
     teacher.add_argument("--whisper", required=True, help="Whisper checkpoint: folder or hub name")
     teacher.add_argument("--manifest", required=True)
     teacher.add_argument("--split", default="", help="manifest split (default: all)")
     teacher.add_argument("--output", required=True, help="folder to write")
     teacher.add_argument("--beams", type=int, default=1, help="beam width of the teacher (1: greedy)")
+    for corpus in CORPORA.values():
+        _add_corpus(commands, corpus)
     return parser
+
+
+def _add_corpus(commands, corpus: Corpus):
+    command = commands.add_parser(
+        corpus.name,
+        help=f"{corpus.title}: raw folder to manifest",
+        description=sys.modules[corpus.entries.__module__].__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("raw", metavar="RAW_FOLDER", help=f"holds {corpus.layout}")
+    command.add_argument("out", metavar="OUT.jsonl", help="manifest to write; its report goes to OUT.report.json")
+    command.add_argument("--force", action="store_true", help="replace OUT.jsonl if it exists")
+    command.add_argument(
+        "--splits",
+        default="",
+        choices=(OFFICIAL, BY_SPEAKER, NONE),
+        help=f"who divides (default here: {corpus.splits})",
+    )
+    command.add_argument("--split-seed", type=int, default=0, help="another seed, other speakers in dev and test")
+    command.add_argument("--dev-share", type=float, help="of the speakers (default 0.1 where the splits are made here)")
+    command.add_argument(
+        "--test-share", type=float, help="of the speakers (default 0.1 where the splits are made here)"
+    )
+    command.add_argument(
+        "--also-disjoint", default="", metavar="FIELD", help="hold out values of this field too: sentence"
+    )
+    command.add_argument("--need-text", action="store_true", help="leave out what has no transcript")
+    command.add_argument("--cut", action="store_true", help="write parts of longer recordings as files in OUT.audio/")
+    command.add_argument("--audio-root", default="", metavar="FOLDER", help="a second folder that may hold the audio")
+    for option in corpus.options:
+        _add_option(command, option)
+
+
+def _add_option(command, option: Option):
+    several = option.kind is list
+    command.add_argument(
+        "--" + option.name.replace("_", "-"),
+        type=_values if several else option.kind,
+        default=option.default,
+        choices=option.choices or None,
+        metavar=None if option.choices else "A,B" if several else option.kind.__name__.upper(),
+        help=option.help + ("" if option.default in ("", (), 0.0) else f" (default: {_told(option.default)})"),
+    )
+
+
+def _values(text: str) -> tuple[str, ...]:
+    return tuple(value.strip() for value in text.split(",") if value.strip())
+
+
+def _told(value) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _prepare_corpus(corpus: Corpus, options: argparse.Namespace):
+    settings = Settings(**{name: getattr(options, name) for name in COMMON})
+    own = {option.name: getattr(options, option.name) for option in corpus.options}
+    report = prepare(corpus, options.raw, options.out, settings, own)
+    print("\n".join(report.lines()))
+    print(f"{options.out} written; all that was left out is named in {report_path(options.out)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        from harmonifuse_core.training.teacher import write_teacher
+        if options.command in CORPORA:
+            _prepare_corpus(CORPORA[options.command], options)
+        else:
+            from harmonifuse_core.training.teacher import write_teacher
 
-        count = write_teacher(options.whisper, options.manifest, options.split, options.output, options.beams)
-        print(f"{count} utterances written to {options.output}")
-    except ValueError as error:
+            count = write_teacher(options.whisper, options.manifest, options.split, options.output, options.beams)
+            print(f"{count} utterances written to {options.output}")
+    except (ValueError, OSError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("prepare: stopped; nothing was written", file=sys.stderr)
+        return 130
     return 0
 
 

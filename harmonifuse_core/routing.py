@@ -96,8 +96,8 @@ class Reference:
 
 
 def records_of(
-    utterance, answers: Mapping, references: Mapping[str, Reference] | None = None, *, audio: str = "", seconds: float = 0.0
-) -> list[RoutingRecord]:  # fmt: skip
+    utterance, answers: Mapping, references: Mapping[str, Reference] | None = None, *, audio="", seconds=0.0
+) -> list[RoutingRecord]:
     """Two records (encoder, lm) for each task of one utterance's answers.
 
     utterance: a manifest's `Utterance`. answers: {task: HarmoniFuseOutput}. references: {task: Reference}. audio: path
@@ -161,7 +161,7 @@ def shard_path(folder: str | Path, index: int, suffix: str = ".parquet") -> Path
 class RoutingWriter:
     """Records to one Parquet file, in row groups, so that memory stays flat; the file appears whole, on `close`.
 
-    As a context manager it closes at the end and discards on an error. A shard of many: `RoutingWriter(shard_path(...))`.
+    As a context manager it closes at the end and discards on an error. One of many: `RoutingWriter(shard_path(...))`.
     """
 
     def __init__(self, path: str | Path, rows_in_memory: int = ROWS_IN_MEMORY):
@@ -202,7 +202,7 @@ class RoutingWriter:
 
 def read_routing(
     path: str | Path, columns: Sequence[str] | None = None, filters: Mapping[str, object] | None = None
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Rows of a routing file, or of all `part-*.parquet` of a folder, as a frame.
 
     columns: which (all when None). filters: {column: value or list of values}; both are pushed down to the file.
@@ -211,7 +211,7 @@ def read_routing(
     path = Path(path)
     files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
-        raise RoutingError(f"{path} holds no routing: write it with `python -m harmonifuse_core.evaluate ... --save NAME`")
+        raise RoutingError(f"{path} is missing: `python -m harmonifuse_core.evaluate ... --save NAME` writes routing")
     for name in [*(columns or ()), *(filters or {})]:
         if name not in SCHEMA.names:
             raise RoutingError(f"routing has no column {name!r}; it has {', '.join(SCHEMA.names)}")
@@ -221,10 +221,13 @@ def read_routing(
         part = ds.field(name).isin(pa.array(values, SCHEMA.field(name).type))
         chosen = part if chosen is None else chosen & part
     try:
-        table = ds.dataset(files, schema=SCHEMA, format="parquet").to_table(columns=columns and list(columns), filter=chosen)
+        for file in files:
+            if lacking := {"utterance", "task", "stage", "alpha"} - set(pq.read_schema(file).names):
+                raise RoutingError(f"{file} is no routing file: it has no column {min(lacking)!r}")
+        rows = ds.dataset(files, schema=SCHEMA, format="parquet")
+        return rows.to_table(columns=columns and list(columns), filter=chosen).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
         raise RoutingError(f"{path} is damaged or no routing file ({error}): make it again") from error
-    return table.to_pandas()
 
 
 # --- statistics ---
@@ -315,7 +318,13 @@ def task_divergence(frame: pd.DataFrame, weights: str = "alpha") -> pd.DataFrame
             both = tables[a].index.intersection(tables[b].index)
             if len(both):
                 pair = (weight_matrix(tables[task].loc[both], weights) for task in (a, b))
-                columns = {"utterance": both, "stage": stage, "task_a": a, "task_b": b, "divergence": jensen_shannon(*pair)}
+                columns = {
+                    "utterance": both,
+                    "stage": stage,
+                    "task_a": a,
+                    "task_b": b,
+                    "divergence": jensen_shannon(*pair),
+                }
                 parts.append(pd.DataFrame(columns))
     names = ["utterance", "stage", "task_a", "task_b", "divergence"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
@@ -330,13 +339,21 @@ def routing_statistics(frame: pd.DataFrame, weights: str = "alpha") -> RoutingSt
         mean, entropy = matrix.mean(0), float(own["entropy"].mean())
         stages.append(
             StageStatistics(
-                task, stage, len(matrix), tuple(mean.tolist()), tuple(matrix.std(0).tolist()), entropy,
-                float(own["centre"].mean()), float(own["centre"].std(ddof=0)),
+                task,
+                stage,
+                len(matrix),
+                tuple(mean.tolist()),
+                tuple(matrix.std(0).tolist()),
+                entropy,
+                float(own["centre"].mean()),
+                float(own["centre"].std(ddof=0)),
                 max(0.0, float(entropy_bits(mean)) - entropy),
             )  # fmt: skip
         )
     divergences = tuple(
-        TaskDivergence(stage, (a, b), len(rows), float(rows["divergence"].mean()), float(rows["divergence"].std(ddof=0)))
+        TaskDivergence(
+            stage, (a, b), len(rows), float(rows["divergence"].mean()), float(rows["divergence"].std(ddof=0))
+        )
         for (stage, a, b), rows in task_divergence(frame, weights).groupby(["stage", "task_a", "task_b"], sort=True)
     )
     return RoutingStatistics(tuple(stages), divergences)

@@ -1,6 +1,7 @@
-"""What a training step sees: corpora interleaved by weight, length buckets, collation. All a pure function of (seed, step).
+"""What a training step sees: corpora interleaved by weight, length buckets, collation.
 
-That is why `--resume` needs no sampler state: the same step draws the same utterances, prompts and augmentation.
+All of it is a pure function of (seed, step), so `--resume` needs no sampler state: the same step draws the same
+utterances, prompts and augmentation.
 """
 
 import hashlib
@@ -109,13 +110,8 @@ class TaskSchedule:
     """The batches of one task, in order: `batch(step)` gives the examples of that step."""
 
     def __init__(self, corpora: Sequence[list[Example]], batch_size: int, max_seconds: float, seed: int, task: str):
-        self.corpora, self.batch_size, self.max_seconds, self.seed, self.task = (
-            corpora,
-            batch_size,
-            max_seconds,
-            seed,
-            task,
-        )
+        self.corpora, self.batch_size, self.max_seconds = corpora, batch_size, max_seconds
+        self.seed, self.task = seed, task
         weights = np.array([rows[0].corpus.weight for rows in corpora])
         pool = batch_size * BLOCK_BATCHES
         self.quota = [max(1, round(pool * w)) for w in weights / weights.sum()]  # draws of each corpus in a block
@@ -210,14 +206,14 @@ class InterleavedBatches:
         self.data, self.seed, self.tokenizer = data, training.seed, tokenizer
         self.audio, self.tasks, self.schedules, self.counts = AudioCache(data.cache_megabytes), {}, {}, {}
         for task in tasks:
-            corpora = [load_examples(c, task, data, transcripts or {}) for c in data.train if c.task == task.name]
-            if corpora:
+            named = [(c, load_examples(c, task, data, transcripts or {})) for c in data.train if c.task == task.name]
+            if named:
                 self.tasks[task.name] = task
                 size = training.batch_size_of(task.name)
-                self.schedules[task.name] = TaskSchedule(
-                    corpora, size, training.max_batch_seconds, training.seed, task.name
-                )
-                self.counts[task.name] = {rows[0].corpus.manifest: len(rows) for rows in corpora}
+                corpora = [rows for _, rows in named]
+                schedule = TaskSchedule(corpora, size, training.max_batch_seconds, training.seed, task.name)
+                self.schedules[task.name] = schedule
+                self.counts[task.name] = {f"{c.manifest} {c.split}".strip(): len(rows) for c, rows in named}
         if not self.schedules:
             raise ValueError("data.train names no corpus for any of the model's tasks: nothing to learn from")
 

@@ -80,14 +80,19 @@ def read_manifest(path: str | Path, split: str = "") -> list[Utterance]:
     if not path.is_file():
         raise ManifestError(f"manifest {str(path)!r} does not exist")
     utterances, lines_of, splits = [], {}, set()
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines, 1):
+            try:
+                line = raw.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise ManifestError(f"{path.name}, line {number}: not UTF-8 text ({error.reason})") from None
             if not line.strip():
                 continue
             utterance = parse_line(line, path.parent, f"{path.name}, line {number}")
             if utterance.id in lines_of:
                 raise ManifestError(
-                    f"{path.name}, line {number}: id {utterance.id!r} stands in line {lines_of[utterance.id]} already; ids must differ"
+                    f"{path.name}, line {number}: id {utterance.id!r} stands in line {lines_of[utterance.id]} already; "
+                    "ids must differ"
                 )
             lines_of[utterance.id] = number
             splits.add(utterance.split)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch
 from harmonifuse_core.data.audio import SAMPLE_RATE
 from harmonifuse_core.data.batching import pad_waveforms
 from harmonifuse_core.data.segmentation import segment
+from harmonifuse_core.model.beam_search import beam_search
 from harmonifuse_core.model.decoding import greedy
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, HarmoniFuseOutput, LayerWeights
 
@@ -20,6 +22,7 @@ class PredictOptions:
     """tasks: which to answer (all when empty); prompts: {task: text} instead of the default prompt.
 
     batch_seconds: padded speech in one encoder pass; batch_size: utterances in it at most.
+    beams: hypotheses while writing text; 0 takes the model's own setting.
     encoder_alpha, lm_alpha: {task: (L1,) weights} that replace the model's own (interventions).
     """
 
@@ -27,6 +30,7 @@ class PredictOptions:
     prompts: dict[str, str] | None = None
     batch_seconds: float = 120.0
     batch_size: int = 32
+    beams: int = 0
     encoder_alpha: dict[str, torch.Tensor] | None = None
     lm_alpha: dict[str, torch.Tensor] | None = None
 
@@ -93,7 +97,9 @@ def answer_task(model: HarmoniFuse, states, task: str, options: PredictOptions) 
     parts = [p.detach().float().cpu().numpy() for p in (fused.alpha, fused.bias, fused.score, fused.share)]
     encoder = [LayerWeights(*(p[row] for p in parts)) for row in range(len(states.mask))]
     if spec.is_transcription:
-        generated = greedy(model, states, fused, task, prompt, lm_alpha)
+        beams = options.beams or model.config.beams
+        search = greedy if beams == 1 else partial(beam_search, beams=beams)
+        generated = search(model, states, fused, task, prompt, lm_alpha=lm_alpha)
         return [_transcript(model, task, prompt, e, g) for e, g in zip(encoder, generated, strict=True)]
     output, _ = model.lm.start(fused.states, states.mask, model.tokenizer.prompt_ids(prompt))
     answer = model.fuse_lm(output, task, lm_alpha)

@@ -29,17 +29,24 @@ class Selection:
             known = {u.speaker for u in (read_manifest(self.manifest) if self.split else rows)}
             if unknown := sorted(named - known):
                 raise SourceError(f"{Path(self.manifest).name} has no speaker {unknown[0]!r}; it has {_some(known)}")
-        rows = [u for u in rows if (not self.speakers or u.speaker in self.speakers) and u.speaker not in self.exclude_speakers]
+        rows = [
+            u
+            for u in rows
+            if (not self.speakers or u.speaker in self.speakers) and u.speaker not in self.exclude_speakers
+        ]
         rows = [u for u in rows if re.search(self.ids, u.id)]
         if not rows:
-            raise SourceError(f"{Path(self.manifest).name}: no utterance is left; loosen --speakers, --exclude-speakers or --ids")
+            raise SourceError(
+                f"{Path(self.manifest).name}: no utterance is left; loosen --speakers, --exclude-speakers or --ids"
+            )
         return manifest_sources(self.manifest, rows[: self.limit or None])
 
     def as_dict(self) -> dict:
         """For the record: the manifest by its name, without the machine's folders."""
         return {
             "manifest": Path(self.manifest).name, "split": self.split, "speakers": list(self.speakers),
-            "exclude_speakers": list(self.exclude_speakers), "ids": self.ids, "label_map": self.label_map, "limit": self.limit,
+            "exclude_speakers": list(self.exclude_speakers), "ids": self.ids, "label_map": self.label_map,
+            "limit": self.limit,
         }  # fmt: skip
 
 
@@ -100,7 +107,12 @@ def add_selection_arguments(parser: argparse.ArgumentParser):
     add("--speakers", "only these", type=_names, metavar="A,B")
     add("--exclude-speakers", "all but these", type=_names, metavar="A,B")
     add("--ids", "only ids in which this regular expression is found", type=_pattern, metavar="REGEX")
-    add("--label-map", "manifest label=model label; an empty model label leaves it out", type=_pairs, metavar="anger=angry,...")
+    add(
+        "--label-map",
+        "manifest label=model label; an empty model label leaves it out",
+        type=_pairs,
+        metavar="anger=angry,...",
+    )
     add("--limit", "only the first N of what is left", type=_count, metavar="N")
 
 

@@ -31,7 +31,7 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """One recording. path: as the manifest or the user wrote it, in harmless text; `utterance.audio` is what is opened."""
+    """One recording. path: as the manifest or the user wrote it, as harmless text; `utterance.audio` is opened."""
 
     utterance: Utterance
     path: str
@@ -74,9 +74,13 @@ def collect(inputs: Sequence[str]) -> list[Source]:
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            files = sorted(f for root, _, names in os.walk(path) for f in (Path(root) / n for n in names) if _is_audio(f))
+            files = sorted(
+                f for root, _, names in os.walk(path) for f in (Path(root) / n for n in names) if _is_audio(f)
+            )
             if not files:
-                raise SourceError(f"folder {given!r} holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES)[:8])}, ...)")
+                raise SourceError(
+                    f"folder {given!r} holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES)[:8])}, ...)"
+                )
             found += [_file_source(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
         elif path.suffix.lower() == ".jsonl":
             found += manifest_sources(path, read_manifest(path))
@@ -110,7 +114,9 @@ def _distinct(sources: list[Source]) -> list[Source]:
 def shard(sources: Sequence[Source], count: int, index: int) -> list[Source]:
     """Every `count`-th source from `index` on. Raises SourceError."""
     if count < 1 or not 0 <= index < count:
-        raise SourceError(f"--num-shards {count} --shard-index {index}: the index goes from 0 to the number of shards minus 1")
+        raise SourceError(
+            f"--num-shards {count} --shard-index {index}: the index goes from 0 to the number of shards minus 1"
+        )
     return list(sources[index::count])
 
 
@@ -133,7 +139,7 @@ def _decode(source: Source) -> Clip | str:
 
 
 def _read_window(decoders, remaining: Iterator[Source], most: int, stop: threading.Event) -> _Window:
-    """Up to `most` clips or `MOST_SECONDS`; few are decoded at a time, since each may be as long as the limits allow."""
+    """Up to `most` clips or `MOST_SECONDS`; few are decoded at a time, since each may be as long as allowed."""
     window, flying, total = _Window([], []), deque(), 0.0
     while True:
         while (
@@ -170,7 +176,7 @@ def read_windows(sources: Sequence[Source]) -> Iterator[_Window]:
 def answer_sources(
     model: HarmoniFuse, sources: Sequence[Source], options: PredictOptions = PredictOptions()
 ) -> Iterator[Answered]:  # fmt: skip
-    """Answer every recording, in the order of `sources`; one that cannot be read or encoded is Answered with its error."""
+    """Answer every recording, in the order of `sources`; one that cannot be read is Answered with its error."""
     windows, started = read_windows(sources), time.perf_counter()
     for window in windows:
         good = [i for i, clip in enumerate(window.clips) if isinstance(clip, Clip)]

@@ -49,8 +49,8 @@ def greedy(
 ) -> list[Generated]:
     """Greedy decoding of B utterances under one prompt.
 
-    `encoder_fused` comes from `model.fuse_encoder(states, task)`; `lm_alpha` (L1,) or (B, 1, L1) overrides the LM fusion.
-    Finished utterances leave the batch. Special tokens are never produced.
+    `encoder_fused` comes from `model.fuse_encoder(states, task)`; `lm_alpha` (L1,) or (B, 1, L1) overrides the LM's
+    weights. Finished utterances leave the batch. Special tokens are never produced.
     """
     prompt_ids = model.tokenizer.prompt_ids(prompt)
     special, end = model.tokenizer.special_ids(), model.tokenizer.end
@@ -66,6 +66,7 @@ def greedy(
         fused = model.fuse_lm(output, task, override)
         logits = model.lm.logits(fused.states[:, 0]).float()  # (B', V)
         logits[:, special] = -torch.inf
+        logits[:, len(model.tokenizer) :] = -torch.inf
         best, chosen = logits.max(-1)
         logprob = (best - logits.logsumexp(-1)).tolist()
         weights = torch.stack([fused.alpha, fused.bias, fused.score, fused.share])[:, :, 0].float().cpu().numpy()
@@ -86,13 +87,14 @@ def greedy(
             if not keep:
                 break
             rows = torch.tensor(keep, device=chosen.device)
-            cache.select(rows)
+            cache.select(rows, rows)
             chosen, alive = chosen[rows], [alive[row] for row in keep]
         output = model.lm.step(chosen, cache)
-    return [_collect(t, s, cut) for t, s, cut in zip(tokens, steps, truncated, strict=True)]
+    return [collect(t, s, cut) for t, s, cut in zip(tokens, steps, truncated, strict=True)]
 
 
-def _collect(tokens: list[int], steps: list[tuple], truncated: bool) -> Generated:
+def collect(tokens: list[int], steps: list[tuple], truncated: bool) -> Generated:
+    """Join per-token (log probability, weights (4, L1)) to arrays; the end token's weights count only for no text."""
     used = steps[: max(len(tokens), 1)]
     weights = np.stack([w for _, w in used], 1)  # (4, U, L1)
     logprobs = np.array([p for p, _ in used[: len(tokens)]], np.float32)

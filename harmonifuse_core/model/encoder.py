@@ -1,5 +1,6 @@
 """Any Hugging Face speech encoder -> all of its states. Frozen means frozen: eval mode, no LayerDrop, no gradient."""
 
+import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.utils import cached_file
 
 from harmonifuse_core.config import AugmentConfig, EncoderConfig
 from harmonifuse_core.model.frontend import SAMPLE_RATE, LogMel, mask_spans, normalise_waveforms
@@ -18,7 +20,7 @@ WAVEFORM_TYPES = ("wavlm", "hubert", "wav2vec2")
 
 @dataclass(frozen=True)
 class EncoderStates:
-    """States of one batch: `states` L+1 tensors (B, T, D), state 0 before the first block; `mask` (B, T) True = speech."""
+    """`states`: L+1 tensors (B, T, D), state 0 before the first block; `mask` (B, T): True = speech."""
 
     states: tuple[Tensor, ...]
     mask: Tensor
@@ -126,7 +128,7 @@ def whisper_encoder_block(block, hidden: Tensor, keys: Tensor | None) -> Tensor:
 
 
 class WaveformSpeechEncoder(SpeechEncoder):
-    """WavLM, HuBERT and wav2vec 2.0. Group-norm front ends (Base) see each clip alone, so that padding changes nothing."""
+    """WavLM, HuBERT, wav2vec 2.0. Group-norm front ends (Base) see each clip alone, so that padding changes nothing."""
 
     def __init__(self, config: EncoderConfig, hf_config, body, normalise: bool):
         super().__init__(config, hf_config, body, body.encoder.layers)
@@ -152,7 +154,7 @@ class WaveformSpeechEncoder(SpeechEncoder):
         return EncoderStates(self._blocks(hidden * mask[..., None], mask), mask)
 
     def _blocks(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """All states of (B, T, D), run block by block: the bodies inside of transformers' models return the last only."""
+        """All states of (B, T, D), block by block: the body inside a transformers model returns the last one only."""
         encoder, wavlm = self.body.encoder, self.hf_config.model_type == "wavlm"
         hidden = hidden + encoder.pos_conv_embed(hidden)
         if not self.hf_config.do_stable_layer_norm:
@@ -190,12 +192,13 @@ def build_encoder(config: EncoderConfig, hf_config=None) -> SpeechEncoder:
     if hasattr(hf_config, "layerdrop"):
         hf_config.layerdrop = 0.0  # in train mode dropped layers vanish from hidden_states and shift the indices
     if stored or config.weights == "random":
-        model = AutoModel.from_config(hf_config)
+        model = AutoModel.from_config(hf_config, dtype=torch.float32)
     else:
         model = AutoModel.from_pretrained(config.name, config=hf_config, dtype=torch.float32)
     if hf_config.model_type == "whisper":
         return WhisperSpeechEncoder(config, hf_config, model.encoder)
-    return WaveformSpeechEncoder(config, hf_config, model, wants_normalised_input(config.name, hf_config))
+    hf_config.do_normalize = wants_normalised_input(config.name, hf_config)  # travels with a saved run
+    return WaveformSpeechEncoder(config, hf_config, model, hf_config.do_normalize)
 
 
 def read_hf_config(name: str, field: str):
@@ -209,10 +212,11 @@ def read_hf_config(name: str, field: str):
 
 
 def wants_normalised_input(name: str, hf_config) -> bool:
-    """What the checkpoint's feature extractor says; without one: Large models (layer-norm front end) do, Base do not."""
-    stored = Path(name) / "preprocessor_config.json"
-    if stored.is_file():
-        import json
-
-        return bool(json.loads(stored.read_text()).get("do_normalize", True))
-    return hf_config.feat_extract_norm == "layer"
+    """What a saved run or the checkpoint's feature extractor says; without either, layer-norm front ends (Large) do."""
+    if (known := getattr(hf_config, "do_normalize", None)) is not None:
+        return bool(known)
+    try:
+        stored = cached_file(name, "preprocessor_config.json")
+    except OSError:
+        return hf_config.feat_extract_norm == "layer"
+    return bool(json.loads(Path(stored).read_text()).get("do_normalize", True))

@@ -159,7 +159,7 @@ class PromptAdaptiveFusion(nn.Module):
             self.ffn.requires_grad_(False)
 
     def scores(self, state: Tensor) -> Tensor:
-        """FFN score (...,) of one layer's states (..., D), which are scored as they are weighed but without the gain."""
+        """FFN score (...,) of one layer's states (..., D), scored as they are weighed but without the gain."""
         if self.config.normalise:
             state = nn.functional.layer_norm(state, state.shape[-1:])
         return self.ffn(state).squeeze(-1)

@@ -1,4 +1,4 @@
-"""The assembly: encoder -> gated fusion -> LM behind a task prompt -> prompt-adaptive fusion -> heads; and its output."""
+"""The assembly: encoder -> gated fusion -> LM behind a prompt -> prompt-adaptive fusion -> heads; and its output."""
 
 from dataclasses import dataclass, field
 
@@ -149,6 +149,8 @@ def build_model(config: ModelConfig, *, encoder_hf=None, lm_hf=None, tokenizer=N
 
 
 def _adopt_norm(target: nn.Module, source: nn.Module):
+    if not target.enabled:  # gain and bias belong to a normalised state
+        return
     with torch.no_grad():
         target.gain.copy_(source.weight)
         if getattr(source, "bias", None) is not None:

@@ -1,4 +1,4 @@
-"""Output layers of the tasks and their losses. Text has no layer of its own: the LM's output matrix reads the fused state."""
+"""Output layers of the tasks and their losses. Text has none: the LM's output matrix reads the fused state."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from harmonifuse_core.tasks import TaskConfig
 
 
 class ClassificationHead(nn.Module):
-    """Linear layer on the fused LM state at the answer position: (B, D) -> logits (B, C).
+    """Linear layer on the layer-normalised fused LM state at the answer position: (B, D) -> logits (B, C).
 
     `temperature` is fitted on dev after training (Guo et al. 2017) and travels with the weights.
     """
@@ -19,7 +19,8 @@ class ClassificationHead(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, fused: Tensor) -> Tensor:
-        return self.output(self.dropout(fused))
+        # Whisper's final gain is about 10: without this norm one step of the head moves its logits by whole units
+        return self.output(self.dropout(nn.functional.layer_norm(fused, fused.shape[-1:])))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return torch.softmax(logits.float() / self.temperature, -1)

@@ -1,7 +1,7 @@
 """The decoder-only LM of the paper's shape: speech frames, then prompt tokens, then text, through `inputs_embeds`.
 
-Any Hugging Face causal LM, or a small Llama-style one from scratch. Its final norm is lifted out, so that state L is the
-output of block L, and its gain becomes the start of the fusion's shared gain.
+Any Hugging Face causal LM, or a small Llama-style one from scratch. Its final norm is lifted out, so that state L is
+the output of block L, and its gain becomes the start of the fusion's shared gain.
 """
 
 from dataclasses import dataclass
@@ -32,10 +32,15 @@ class PrefixCache:
     mask: Tensor
     pooled: tuple[Tensor, ...] | None = None
 
-    def select(self, rows: Tensor):
+    def select(self, rows: Tensor, utterances: Tensor | None = None):
+        """Keep (or reorder) these rows; the speech lies in the rows themselves, so `utterances` is not needed."""
         self.values.batch_select_indices(rows)
         self.mask = self.mask[rows]
         self.pooled = None if self.pooled is None else tuple(p[rows] for p in self.pooled)
+
+    def expand(self, beams: int):
+        """Repeat every utterance's row `beams` times."""
+        self.select(torch.arange(len(self.mask), device=self.mask.device).repeat_interleave(beams))
 
 
 def lift_final_norm(model: nn.Module) -> nn.Module:
@@ -62,9 +67,11 @@ class PrefixLM(LanguageModel):
         self.final_norm = [lift_final_norm(model)]  # in a list: read once by the fusion, not a module of its own
         self.body = model
         self.width, self.layers = hf_config.hidden_size, hf_config.num_hidden_layers
+        self.max_positions = hf_config.max_position_embeddings
         self.bridge = nn.Linear(speech_width * config.subsample, self.width)
         if not config.train_embeddings:
             model.get_input_embeddings().requires_grad_(False)
+            model.get_output_embeddings().requires_grad_(False)
 
     def logits(self, fused: Tensor) -> Tensor:
         return self.body.get_output_embeddings()(fused)
@@ -78,6 +85,11 @@ class PrefixLM(LanguageModel):
 
     def _run(self, embeddings, mask, cache=None, new: int | None = None):
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        if (last := int(positions.max())) >= self.max_positions:
+            raise ValueError(
+                f"speech, prompt and text take {last + 1} positions, the LM has {self.max_positions}: "
+                "shorten the prompt, segment the audio or raise lm.subsample"
+            )
         if new is not None:
             positions = positions[:, -new:]
         output = self.body(
@@ -93,10 +105,8 @@ class PrefixLM(LanguageModel):
         for row, length, prompt, text in zip(speech, lengths, prompts, texts, strict=True):
             rows.append(torch.cat([row[:length], embed(torch.tensor(prompt + text, device=speech.device)).to(row)]))
         inputs = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, N, D): right padding, which causality hides
-        keep = (
-            torch.arange(inputs.shape[1], device=inputs.device)
-            < torch.tensor([len(r) for r in rows], device=inputs.device)[:, None]
-        )
+        totals = torch.tensor([len(r) for r in rows], device=inputs.device)
+        keep = torch.arange(inputs.shape[1], device=inputs.device) < totals[:, None]
         states = self._run(inputs, keep)
         prefix = [n + len(p) for n, p in zip(lengths, prompts, strict=True)]
         pooled = pooled_positions(states, prefix) if self.wants_pooled else None
@@ -142,7 +152,7 @@ def build_prefix_lm(config: LMConfig, speech_width: int, tokenizer: TextTokenize
             **{**small, "vocab_size": len(tokenizer), "tie_word_embeddings": True, **special, **config.architecture}
         )
     if stored or not config.name:
-        model = AutoModelForCausalLM.from_config(hf_config)
+        model = AutoModelForCausalLM.from_config(hf_config, dtype=torch.float32)
     else:
         model = AutoModelForCausalLM.from_pretrained(config.name, dtype=torch.float32)
     if len(tokenizer) > hf_config.vocab_size:

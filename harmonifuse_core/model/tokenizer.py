@@ -24,9 +24,11 @@ class TextTokenizer:
         if end is None:
             raise ValueError(f"the tokenizer has no end-of-text token; add {END!r} to it")
         self.end = end
+        self.size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def __len__(self):
-        return self.backend.get_vocab_size(with_added_tokens=True)
+        """Ids run from 0 to below this; an LM's output may be wider (Whisper's timestamps, padding of the matrix)."""
+        return self.size
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` with the leading space that Whisper and GPT-2 style vocabularies expect; no special tokens."""

@@ -1,4 +1,4 @@
-"""Weights to and from safetensors: shards under a size, tied tensors once, complete or an error that names what lacks."""
+"""Weights to and from safetensors: shards under a size, tied tensors once; complete, or an error says what lacks."""
 
 import json
 from pathlib import Path
@@ -39,10 +39,13 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str):
 
 
 def save_shards(model: nn.Module, folder: Path, dtype: torch.dtype = torch.float16):
-    """Write `weights-K.safetensors` files of at most 45 MiB (one tensor may exceed it only by its own size) and an index.
+    """Write `weights-K.safetensors` files of at most 45 MiB and an index; what stood there before goes.
 
     Tensors larger than a shard are cut along their first dimension; the index says how to join them.
     """
+    (Path(folder) / INDEX).unlink(missing_ok=True)
+    for old in Path(folder).glob("weights-*.safetensors"):
+        old.unlink()
     shards, room = [{}], SHARD_BYTES
     joins: dict[str, list[str]] = {}
     for name, tensor in unique_state(model).items():

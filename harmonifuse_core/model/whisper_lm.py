@@ -20,20 +20,31 @@ MULTILINGUAL_VOCABULARY = 51865  # OpenAI's English-only checkpoints have 51864
 
 @dataclass
 class WhisperCache:
-    """Keys and values of one generation: cross-attention (fixed) and self-attention (grows), a pair a layer."""
+    """Keys and values of one generation: cross-attention (fixed) and self-attention (grows), a pair a layer.
+
+    With `beams` K the rows are B utterances x K hypotheses; the speech is held once an utterance, not a hypothesis.
+    """
 
     cross: list[tuple[Tensor, Tensor]]
     speech_mask: Tensor | None
     own: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     pooled: tuple[Tensor, ...] | None = None
     length: int = 0
+    beams: int = 1
 
-    def select(self, rows: Tensor):
-        """Keep (or repeat) these rows of the batch."""
-        self.cross = [(k[rows], v[rows]) for k, v in self.cross]
+    def select(self, rows: Tensor, utterances: Tensor | None = None):
+        """Keep (or reorder) these rows; `utterances`: which of the B utterances they belong to, if some have left."""
+        if utterances is not None:
+            self.cross = [(k[utterances], v[utterances]) for k, v in self.cross]
+            self.speech_mask = None if self.speech_mask is None else self.speech_mask[utterances]
         self.own = [(k[rows], v[rows]) for k, v in self.own]
-        self.speech_mask = None if self.speech_mask is None else self.speech_mask[rows]
         self.pooled = None if self.pooled is None else tuple(p[rows] for p in self.pooled)
+
+    def expand(self, beams: int):
+        """Repeat every utterance's row `beams` times."""
+        rows = torch.arange(len(self.own[0][0]), device=self.own[0][0].device).repeat_interleave(beams)
+        self.select(rows)
+        self.beams = beams
 
 
 class WhisperLM(LanguageModel):
@@ -98,9 +109,11 @@ class WhisperLM(LanguageModel):
             mixed = attend(query, key, value, is_causal=hidden.shape[1] > 1)
             hidden = hidden + own.out_proj(mixed.transpose(1, 2).flatten(2))
             cross = block.encoder_attn
-            query = split_heads(cross.q_proj(block.encoder_attn_layer_norm(hidden)), heads)
-            mixed = attend(query, *cache.cross[index], attn_mask=cache.speech_mask)
-            hidden = hidden + cross.out_proj(mixed.transpose(1, 2).flatten(2))
+            query = cross.q_proj(block.encoder_attn_layer_norm(hidden))
+            if cache.beams > 1:  # hypotheses of one utterance ask its speech together: (B K, 1, D) -> (B, K, D)
+                query = query.view(-1, cache.beams, query.shape[-1])
+            mixed = attend(split_heads(query, heads), *cache.cross[index], attn_mask=cache.speech_mask)
+            hidden = hidden + cross.out_proj(mixed.transpose(1, 2).flatten(2)).view_as(hidden)
             hidden = hidden + block.fc2(nn.functional.gelu(block.fc1(block.final_layer_norm(hidden))))
             states.append(hidden)
         cache.own, cache.length = new, cache.length + states[0].shape[1]

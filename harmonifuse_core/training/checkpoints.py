@@ -1,7 +1,7 @@
 """Training state on disk, written atomically, without pickle: safetensors for every tensor, JSON for the rest.
 
-A checkpoint is a folder `step-000123`; it is complete or it is not there. No random state is kept: batches, augmentation
-and dropout are functions of (seed, step), see `data/batching.py` and `training/loop.py`.
+A checkpoint is a folder `step-000123`; it is complete or it is not there. No random state is kept: batches,
+augmentation and dropout are functions of (seed, step), see `data/batching.py` and `training/loop.py`.
 """
 
 import json
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+
+from harmonifuse_core.model.weights import load_state, unique_state
 
 NAME = re.compile(r"step-(\d+)")
 
@@ -33,7 +35,7 @@ def save_checkpoint(
     partial.mkdir()
     state = optimizer.state_dict()
     tensors = {f"{index}.{key}": v.contiguous() for index, slots in state["state"].items() for key, v in slots.items()}
-    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, partial / "model.safetensors")
+    save_file(unique_state(model), partial / "model.safetensors")
     save_file(tensors, partial / "optimizer.safetensors")
     if average is not None:
         save_file(average, partial / "average.safetensors")
@@ -49,7 +51,7 @@ def save_checkpoint(
 def load_checkpoint(path: Path, model, optimizer, average: dict[str, torch.Tensor] | None) -> dict:
     """Restore model, optimiser and average in place; returns what `state.json` holds (`step` and extras)."""
     path = Path(path)
-    model.load_state_dict(load_file(path / "model.safetensors"))
+    load_state(model, load_file(path / "model.safetensors"), str(path))
     slots: dict[int, dict] = {}
     for name, tensor in load_file(path / "optimizer.safetensors").items():
         index, _, key = name.partition(".")

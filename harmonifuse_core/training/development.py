@@ -11,7 +11,7 @@ from harmonifuse_core.model.harmonifuse import HarmoniFuse
 
 
 def dev_scores(model: HarmoniFuse, config: Config) -> dict[str, float]:
-    """{`asr.wer`, `ser.ua`, ...} over all dev corpora of a task together, and for each corpus by its manifest's name."""
+    """{`asr.wer`, `ser.ua`, ...} over all dev corpora of a task together, and of each corpus by its manifest's name."""
     errors, words = defaultdict(int), defaultdict(int)
     right, seen = defaultdict(lambda: defaultdict(int)), defaultdict(lambda: defaultdict(int))
     was_training = model.training

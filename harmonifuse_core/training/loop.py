@@ -18,7 +18,7 @@ from tqdm import tqdm
 from harmonifuse_core.config import Config
 from harmonifuse_core.data.batching import InterleavedBatches, seconds_of
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, TaskResult
-from harmonifuse_core.runs import RunFolder
+from harmonifuse_core.runs import RunFolder, write_text
 from harmonifuse_core.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from harmonifuse_core.training.development import dev_scores
 from harmonifuse_core.training.optimization import average_of, averaged, parameter_groups, set_rates, update_average
@@ -48,22 +48,24 @@ class Trainer:
             raise TrainingError(
                 f"{run.path} holds checkpoints up to step {found[-1][0]}: add --resume, or choose another --run"
             )
-        if resume and found:
+        if run.has_model() and not found:
+            raise TrainingError(f"{run.path} holds a trained model but no checkpoint to resume: choose another --run")
+        if found:
             self.step = load_checkpoint(found[-1][1], model, self.optimizer, self.average)["step"]
-            self._forget_metrics_after(self.step)
             logger.info("resumed from step %d", self.step)
+        self._forget_metrics_after(self.step)
 
     def _forget_metrics_after(self, step: int):
         """Rows of steps that will be done again would stand twice."""
         rows = [row for row in self.run_folder.metrics() if row.get("step", 0) <= step]
-        self.run_folder.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.run_folder.metrics_file, "".join(json.dumps(row) + "\n" for row in rows))
+        self.seconds = rows[-1].get("seconds", 0.0) if rows else 0.0  # that earlier processes trained
 
     def run(self) -> HarmoniFuse:
         """Train to the last step; the model carries the averaged weights afterwards if averaging is on."""
-        settings, started = self.settings, time.perf_counter()
+        settings, started = self.settings, time.perf_counter() - self.seconds
         for task, counts in self.batches.counts.items():
             logger.info("%s learns from %s", task, ", ".join(f"{name} ({n})" for name, n in counts.items()))
-        self.run_folder.path.mkdir(parents=True, exist_ok=True)
         with self.run_folder.metrics_file.open("a") as metrics:
             for step in tqdm(range(self.step, settings.steps), initial=self.step, total=settings.steps, unit="step"):
                 row = self._step(step)
@@ -147,12 +149,17 @@ class Trainer:
 def alpha_of(result: TaskResult, model: HarmoniFuse, task: str) -> dict:
     """Mean weights of a batch and the parameters behind them, for metrics.jsonl."""
     with torch.no_grad():
-        lm = result.lm.alpha[:, 0] if result.class_logits is not None else result.lm.alpha.mean(1)
+        if result.token_rows is None:
+            lm = result.lm.alpha[:, 0]
+        else:  # mean over each utterance's own tokens
+            counts = torch.bincount(result.token_rows, minlength=len(result.lm.alpha))[:, None]  # (B, 1)
+            own = torch.arange(result.lm.alpha.shape[1], device=counts.device) < counts  # (B, N)
+            lm = (result.lm.alpha * own[..., None]).sum(1) / counts
         spread = {"encoder_alpha_std": result.encoder.alpha.std(0), "lm_alpha_std": lm.std(0)} if len(lm) > 1 else {}
         values = {
             "encoder_alpha": result.encoder.alpha.mean(0), "lm_alpha": lm.mean(0),
-            "encoder_logits": model.gate.weights(task)[1], "task_bias": model.fusion.task_bias[model.fusion.tasks.index(task)],
-            **spread,
+            "encoder_logits": model.gate.weights(task)[1],
+            "task_bias": model.fusion.task_bias[model.fusion.tasks.index(task)], **spread,
         }  # fmt: skip
         return {name: [round(float(v), 5) for v in value] for name, value in values.items()}
 

@@ -6,23 +6,26 @@ import torch
 from torch import nn
 
 from harmonifuse_core.config import TrainingConfig
+from harmonifuse_core.model.harmonifuse import HarmoniFuse
 
 
-def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict]:
+def parameter_groups(model: HarmoniFuse, config: TrainingConfig) -> list[dict]:
     """AdamW groups: gates and task biases, encoder body, LM body with the fusions' shared norms, new modules.
 
-    The gates get a rate of their own: at the rate of ordinary weights a logit hardly leaves its initial value.
+    The gates get a rate of their own: at the rate of ordinary weights a logit hardly leaves its initial value. An
+    encoder or LM that starts from random weights is a new module.
     """
+    known = ("lm.body.", "gate.norm.", "fusion.norm.") if model.config.lm.name else ()
+    if model.config.encoder.weights == "pretrained":
+        known += ("encoder.body.",)
     groups = {"gate": [], "encoder": [], "lm": [], "new": [], "new_no_decay": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if name in ("gate.logits", "fusion.task_bias"):
             groups["gate"].append(parameter)
-        elif name.startswith("encoder.body."):
-            groups["encoder"].append(parameter)
-        elif name.startswith(("lm.body.", "gate.norm.", "fusion.norm.")):
-            groups["lm"].append(parameter)
+        elif name.startswith(known):
+            groups["encoder" if name.startswith("encoder.") else "lm"].append(parameter)
         else:
             groups["new" if parameter.ndim > 1 else "new_no_decay"].append(parameter)
     rates = dict(gate=config.gate_rate, encoder=config.encoder_rate, lm=config.lm_rate)

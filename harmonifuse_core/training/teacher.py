@@ -1,11 +1,11 @@
 """A padded Whisper as teacher: its transcripts, token probabilities and encoder states for utterances without text.
 
-Whisper hears 30 s windows only; the student hears speech at its own length. Where nobody wrote a transcript, the teacher's
-transcript, its distribution over each next token and its last encoder state say what the student should do.
+Whisper hears 30 s windows only; the student hears speech at its own length. Where nobody wrote a transcript, the
+teacher's transcript, its distribution over each next token and its last encoder state say what the student should do.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -17,16 +17,18 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from harmonifuse_core.data.audio import SAMPLE_RATE, decode_waveform
 from harmonifuse_core.data.manifest import read_manifest
-from harmonifuse_core.model.tokenizer import NO_TIMESTAMPS, START_OF_TEXT, load_tokenizer
+from harmonifuse_core.model.tokenizer import START_OF_TEXT, load_tokenizer
+from harmonifuse_core.model.whisper_lm import MULTILINGUAL_VOCABULARY
 
 TOP = 16  # token probabilities kept at each position; what is left over is tiny
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the teacher says of one utterance. state (T, D) float16; top_ids, top_logprobs (U + 1, TOP)."""
+    """What the teacher says of one utterance. normalised_state (T, D) float16: the last encoder state, layer-normalised
+    without gain; top_ids, top_logprobs (U + 1, TOP)."""
 
-    state: Tensor
+    normalised_state: Tensor
     top_ids: Tensor
     top_logprobs: Tensor
 
@@ -46,7 +48,11 @@ class TeacherFolder:
 
     def target(self, utterance: str) -> Target:
         if utterance not in self.loaded:
-            self.loaded[utterance] = Target(**load_file(self.files[utterance]))
+            tensors = load_file(self.files[utterance])
+            if missing := {f.name for f in fields(Target)} - set(tensors):
+                file = self.files[utterance]
+                raise ValueError(f"{file} has no {min(missing)!r}: write the folder again with `prepare teacher`")
+            self.loaded[utterance] = Target(**tensors)
         return self.loaded[utterance]
 
 
@@ -55,8 +61,8 @@ def state_loss(student: Tensor, mask: Tensor, targets: list[Target]) -> Tensor:
     width = student.shape[-1:]
     target, keep = torch.zeros_like(student), torch.zeros_like(mask)
     for row, item in enumerate(targets):
-        frames = min(len(item.state), int(mask[row].sum()))
-        target[row, :frames] = item.state[:frames].to(student)
+        frames = min(len(item.normalised_state), int(mask[row].sum()))
+        target[row, :frames] = item.normalised_state[:frames].to(student)
         keep[row, :frames] = True
     difference = nn.functional.layer_norm(student, width) - nn.functional.layer_norm(target, width)
     return difference[keep].square().mean()
@@ -76,7 +82,10 @@ def write_teacher(whisper: str, manifest: str, split: str, output: str, beams: i
     """Write the teacher folder for one manifest split; returns the number of utterances. The listing comes last."""
     model = WhisperForConditionalGeneration.from_pretrained(whisper, dtype=torch.float32).eval()
     extractor, tokenizer = WhisperFeatureExtractor.from_pretrained(whisper), load_tokenizer(whisper)
-    start = [tokenizer.special(START_OF_TEXT), tokenizer.special(NO_TIMESTAMPS)]
+    tokenizer.language = "en" if model.config.vocab_size >= MULTILINGUAL_VOCABULARY else ""
+    start = tokenizer.prompt_ids("")
+    start = start[start.index(tokenizer.special(START_OF_TEXT)) :]
+    norm = model.model.encoder.layer_norm
     folder, listing = Path(output), []
     folder.mkdir(parents=True, exist_ok=True)
     utterances = sorted(read_manifest(manifest, split), key=lambda u: u.duration)
@@ -98,8 +107,9 @@ def write_teacher(whisper: str, manifest: str, split: str, output: str, beams: i
             ).logits[0, len(start) - 1 :]
             top = torch.log_softmax(logits, -1).topk(TOP)
             frames = -(-len(clip) // (SAMPLE_RATE // 50))
+            plain = (state[:frames] - norm.bias) / norm.weight  # the student's state L comes before gain and bias
             target = {
-                "state": state[:frames].half().contiguous(),
+                "normalised_state": plain.half().contiguous(),
                 "top_ids": top.indices.int(),
                 "top_logprobs": top.values.half(),
             }

@@ -1,0 +1,1 @@
+"""The dashboard: reads run folders, and loads a model only where a page answers for a recording."""

@@ -1,0 +1,48 @@
+"""Text that stays text. Names, transcripts and messages from outside never pass through Markdown or HTML."""
+
+import html
+from collections.abc import Sequence
+
+import streamlit as st
+
+from app.comparison import ADDED, REMOVED
+
+NOT_AVAILABLE = "not available"
+
+
+def problem(key: str, title: str, *details: str) -> None:
+    """What went wrong: a fixed title, and details that may hold anything."""
+    with st.container(key=f"plain-{key}", border=True):
+        st.error(title, icon=":material/error:")
+        for detail in details:
+            st.text(detail)
+
+
+def notes(key: str, lines: Sequence[str]) -> None:
+    """Remarks that may hold text from outside, one a line; nothing where there are none."""
+    if lines:
+        with st.container(key=f"plain-{key}"):
+            for line in lines:
+                st.text(f"Note: {line}")
+
+
+def empty(title: str, why: str, *commands: str) -> None:
+    """An empty state: what is missing, why, and the exact commands that fill it."""
+    with st.container(border=True):
+        st.markdown(f"**{title}**")
+        st.markdown(why)
+        for line in commands:
+            st.code(line, language="bash", wrap_lines=True)
+
+
+def word_changes(words: Sequence[tuple[str, str]]) -> None:
+    """A word difference: removed words struck out with a minus, added ones framed with a plus."""
+    parts = []
+    for kind, word in words:
+        word = html.escape(word)
+        if kind == REMOVED:
+            word = f"<del>−{word}</del>"
+        elif kind == ADDED:
+            word = f"<ins>+{word}</ins>"
+        parts.append(word)
+    st.html(f'<p class="hf-diff">{" ".join(parts) or "(no words)"}</p>')

@@ -1,0 +1,1 @@
+"""Data in, plotly figure out: pure functions that know nothing of the page round them."""

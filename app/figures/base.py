@@ -1,0 +1,75 @@
+"""What all figures share: layout in the theme's colours, literal labels, heatmaps with their values in the cells."""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from app.palette import Theme
+
+MOST_CELLS = 200  # along one side
+WIDEST_WITH_VALUES = 25
+LABEL_LENGTH = 40
+FONT = "Source Sans, Source Sans 3, system-ui, sans-serif"
+
+
+def literal(text: str, most: int = LABEL_LENGTH) -> str:
+    """A label that plotly shows letter by letter: it would read tags and links otherwise."""
+    text = " ".join(str(text).split())
+    return html.escape(text if len(text) <= most else text[: most - 1] + "…", quote=False)
+
+
+def styled(figure: go.Figure, theme: Theme, height: int, **layout) -> go.Figure:
+    """The calm look: no background of its own, little grid, room for labels only where they are."""
+    figure.update_layout(
+        height=height, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", showlegend=False,
+        font={"family": FONT, "size": 13, "color": theme.text}, margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        hoverlabel={"bgcolor": theme.surface, "font": {"color": theme.text}}, dragmode=False,
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.accent},
+    )  # fmt: skip
+    axis = {
+        "gridcolor": theme.grid, "zerolinecolor": theme.grid, "linecolor": theme.grid, "automargin": True,
+        "tickfont": {"color": theme.text}, "title": {"font": {"color": theme.muted, "size": 12}, "standoff": 6},
+    }  # fmt: skip
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure.update_layout(**layout)
+
+
+def legend_below(figure: go.Figure, theme: Theme) -> go.Figure:
+    legend = {"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0, "font": {"color": theme.text}}
+    return figure.update_layout(showlegend=True, legend=legend)
+
+
+def colour_bar(theme: Theme, title: str) -> dict:
+    return {
+        "title": {"text": title, "side": "right", "font": {"color": theme.muted, "size": 12}}, "thickness": 10,
+        "outlinewidth": 0, "tickfont": {"color": theme.text, "size": 11}, "nticks": 4, "xpad": 4,
+    }  # fmt: skip
+
+
+def heatmap(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], scale: list, low: float, high: float, theme: Theme, *,
+    value_format: str = ".2f", name: str = "", bar: bool = True,
+) -> go.Figure:  # fmt: skip
+    """Values (R, C) as cells, first row on top; written in the cells where at most 25 stand side by side."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or values.shape != (len(rows), len(columns)):
+        raise ValueError(f"values have shape {values.shape} for {len(rows)} rows and {len(columns)} columns")
+    if max(values.shape) > MOST_CELLS:
+        raise ValueError(f"{values.shape} cells are too many for one figure: at most {MOST_CELLS} along a side")
+    written = len(columns) <= WIDEST_WITH_VALUES
+    return go.Figure(go.Heatmap(
+        z=values, zmin=low, zmax=high, colorscale=scale, xgap=2 if written else 0, ygap=2 if written else 0,
+        x=list(range(len(columns))), y=list(range(len(rows))), showscale=bar, colorbar=colour_bar(theme, name),
+        customdata=[[[literal(r), literal(c)] for c in columns] for r in rows],
+        texttemplate=f"%{{z:{value_format}}}" if written else None, textfont={"size": 12},
+        hovertemplate=f"%{{customdata[0]}} · %{{customdata[1]}}: %{{z:.4f}}<extra>{literal(name)}</extra>",
+    )).update_layout(
+        xaxis={"tickmode": "array", "tickvals": list(range(len(columns))), "ticktext": [literal(c) for c in columns]},
+        yaxis={
+            "tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [literal(r) for r in rows],
+            "autorange": "reversed",
+        },
+    )  # fmt: skip

@@ -1,0 +1,22 @@
+"""The dashboard: `streamlit run app/main.py`. Routes to the pages; each of them answers one question."""
+
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parents[1])
+if ROOT not in sys.path:  # Streamlit puts this file's folder on the path, the packages lie one above
+    sys.path.insert(0, ROOT)
+
+import streamlit as st  # noqa: E402
+
+from app.components import frame  # noqa: E402
+
+st.set_page_config(page_title="HarmoniFuse Lab", page_icon=":material/graphic_eq:", layout="wide")
+page = st.navigation(
+    [
+        st.Page("pages/listen.py", title="Listen", icon=":material/hearing:", default=True),
+        st.Page("pages/run.py", title="Run", icon=":material/lab_profile:", url_path="run"),
+    ]
+)
+frame.shell()
+page.run()

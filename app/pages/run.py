@@ -1,0 +1,60 @@
+"""Run: what is this run, and can its numbers be trusted?"""
+
+import streamlit as st
+
+from app import services, state, tables
+from app.checks import checks
+from app.components import curves, frame, origin, plain, results, summary, utterances
+from harmonifuse_core.config import Config
+from harmonifuse_core.runs import RunError, RunFolder
+
+QUESTION = "What is this run, and can its numbers be trusted?"
+VIEWS = ("Results", "Training", "Layer weights", "Utterances", "Model card", "Settings")
+VIEW = "run_view"
+
+
+def page() -> None:
+    run = frame.open_page("Run", QUESTION)
+    if run is None:
+        return
+    config = readable_config(run)
+    metrics = services.metrics_rows(run)
+    evaluations, damaged = services.evaluations(run)
+    table = tables.results_table(evaluations)
+    summary.identity(run, config)
+    summary.main_numbers(table)
+    plain.notes("evaluations", damaged)
+    summary.trust(checks(config, metrics, evaluations))
+    if state.link().utterance and VIEW not in st.session_state:
+        st.session_state[VIEW] = "Utterances"
+    places = dict(zip(VIEWS, st.tabs(VIEWS, key=VIEW, on_change="rerun"), strict=True))
+    view = next((name for name, place in places.items() if place.open), VIEWS[0])
+    with places[view]:
+        show(view, run, config, metrics, table, evaluations)
+
+
+def show(view: str, run: RunFolder, config: Config | None, metrics: list, table, evaluations: dict) -> None:
+    """Only the open tab is made."""
+    if view == "Results":
+        results.show(table, evaluations, run.name) if len(table) else summary.no_results(run)
+    elif view == "Training":
+        curves.show(metrics, run)
+    elif view == "Layer weights" and config is not None:
+        curves.show_alpha(metrics, config, run)
+    elif view == "Utterances":
+        st.fragment(utterances.show)(run, config)
+    elif view == "Model card":
+        origin.card(run)
+    else:
+        origin.settings(run, config)
+
+
+def readable_config(run: RunFolder) -> Config | None:
+    try:
+        return services.config_of(run)
+    except RunError as error:
+        plain.problem("config", "The config of this run cannot be read. What else it holds is shown below.", str(error))
+        return None
+
+
+page()

@@ -1,0 +1,115 @@
+"""The page's address and the session's keys. `parse` is pure; nothing from a URL is used before it passed there."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import streamlit as st
+
+from app.palette import LIGHT, THEMES, Theme
+
+RUN, UTTERANCE, TASK, LAYER = "run", "utt", "task", "layer"
+RECORDING = "recording"  # session key of the Clip that this visitor chose; never in a cache
+RECORDING_PROBLEM = "recording_problem"
+LONGEST_NAME, LONGEST_ID, MOST_LAYERS = 200, 500, 1000
+TASK_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A validated deep link `?run=&utt=&task=&layer=`. problems: what was ignored, and why."""
+
+    run: str | None = None
+    utterance: str | None = None
+    task: str | None = None
+    layer: int | None = None
+    problems: tuple[str, ...] = ()
+
+
+def parse(parameters: Mapping[str, str]) -> Link:
+    """Keep what is well-formed, name what is not. Whether a run or utterance exists is the page's question."""
+    problems: list[str] = []
+    return Link(
+        _checked(parameters, RUN, _run_name, "is not a plain folder name", problems),
+        _checked(parameters, UTTERANCE, _identifier, "is not an utterance id", problems),
+        _checked(parameters, TASK, _task, "is not a task name", problems),
+        _checked(parameters, LAYER, _layer, f"is not a layer number from 0 to {MOST_LAYERS - 1}", problems),
+        tuple(problems),
+    )
+
+
+def _checked(parameters: Mapping[str, str], name: str, check, why: str, problems: list[str]):
+    value = parameters.get(name)
+    if value in (None, ""):
+        return None
+    kept = check(value)
+    if kept is None:
+        problems.append(f"{name}={shortened(value)} {why}: ignored")
+    return kept
+
+
+def shortened(value: str, most: int = 60) -> str:
+    """A value from outside, printable and short."""
+    clean = "".join(c if unicodedata.category(c)[0] != "C" else "?" for c in str(value))
+    return clean if len(clean) <= most else clean[: most - 1] + "…"
+
+
+def _printable(value: str, longest: int) -> bool:
+    return len(value) <= longest and all(unicodedata.category(c)[0] != "C" for c in value)
+
+
+def _run_name(value: str) -> str | None:
+    plain = "/" not in value and "\\" not in value and not value.startswith(".") and value.strip() == value
+    return value if plain and _printable(value, LONGEST_NAME) else None
+
+
+def _identifier(value: str) -> str | None:
+    return value if _printable(value, LONGEST_ID) else None
+
+
+def _task(value: str) -> str | None:
+    return value if TASK_NAME.fullmatch(value) else None
+
+
+def _layer(value: str) -> int | None:
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= 4 and int(value) < MOST_LAYERS else None
+
+
+def address(page: str = "", **values: str | int | None) -> str:
+    """A link inside the dashboard, relative to its root: `run?run=default&utt=ab%20c`."""
+    query = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in values.items() if value is not None)
+    return f"{page}?{query}" if query else page
+
+
+# --- the session (everything below needs a running page) ---
+
+
+def link() -> Link:
+    return parse(st.query_params.to_dict())
+
+
+def set_link(**values: str | int | None) -> None:
+    """Put values into the address; None takes one out."""
+    for name, value in values.items():
+        if value is None:
+            if name in st.query_params:
+                del st.query_params[name]
+        elif st.query_params.get(name) != str(value):
+            st.query_params[name] = str(value)
+
+
+def theme() -> Theme:
+    """The mode that the visitor's browser shows."""
+    return THEMES.get(st.context.theme.type or "", LIGHT)
+
+
+def recording():
+    """The `Clip` that this session chose, or None."""
+    return st.session_state.get(RECORDING)
+
+
+def choose_recording(clip, problem: str = "") -> None:
+    """Replace this session's recording; `problem` says why there is none."""
+    st.session_state[RECORDING], st.session_state[RECORDING_PROBLEM] = clip, problem

@@ -1,0 +1,116 @@
+"""Write the model card of a run, `README.md` in its folder: `python -m harmonifuse_core.card --run runs/NAME [--into README.md]`.
+
+Every number is read from the run's own files; `--into` puts the same results table between the markers
+`<!-- results -->` and `<!-- /results -->` of another Markdown file.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from harmonifuse_core.runs import RunError, RunFolder, write_text
+
+MARKERS = ("<!-- results -->", "<!-- /results -->")
+
+
+def interval(values, scale: float = 100.0, digits: int = 1) -> str:
+    """`[low, high]` as text, or why there is none."""
+    if not values or values[0] is None:
+        return "no interval"
+    return f"{scale * values[0]:.{digits}f} to {scale * values[1]:.{digits}f}"
+
+
+def result_rows(run: RunFolder) -> list[str]:
+    """Markdown table rows of all saved evaluations."""
+    rows = []
+    for name in run.names("evaluation", ".json"):
+        report = run.read_json("evaluation", name)
+        for task, scores in report.items():
+            if not isinstance(scores, dict) or not ("wer" in scores or "ua" in scores):
+                continue
+            if "wer" in scores:
+                value = f"WER {100 * scores['wer']:.1f} % ({interval(scores['wer_ci'])})"
+                extra = f"CER {100 * scores['cer']:.1f} %, {scores['words']} words"
+            else:
+                value = f"UA {100 * scores['ua']:.1f} % ({interval(scores['ua_ci'])})"
+                extra = (
+                    f"WA {100 * scores['wa']:.1f} %, macro-F1 {100 * scores['macro_f1']:.1f} %, ECE {scores['ece']:.3f}"
+                )
+            speakers = scores.get("speakers", "?")
+            rows.append(
+                f"| {name.removesuffix('.json')} | {task} | {value} | {extra} | {scores['utterances']} / {speakers} "
+                f"| {report['rtf']:.4f} |"
+            )
+    return rows
+
+
+def results_table(run: RunFolder) -> str:
+    rows = result_rows(run)
+    if not rows:
+        return "No evaluation has been saved yet: `python -m harmonifuse_core.evaluate --run RUN --manifest M.jsonl --save NAME`."
+    head = "| evaluation | task | score (95 % interval, bootstrap over speakers) | also | utterances / speakers | RTF |\n|---|---|---|---|---|---|"
+    return "\n".join([head, *rows])
+
+
+def write_card(run: RunFolder) -> str:
+    """Compose the card and write it into the run; returns its text. Raises RunError for a folder that is no run."""
+    config = run.config()
+    lines = [
+        f"# {config.title or run.name}",
+        "",
+        config.description.strip(),
+        "",
+        "## Results",
+        "",
+        results_table(run),
+        "",
+    ]
+    lines += [
+        "RTF: seconds of computing for a second of speech, both tasks together, on the machine of `environment.json`. "
+        "Intervals over few speakers are too narrow; `evaluation/*.json` says so in `ci_method`.",
+        "",
+        "## Training data",
+        "",
+        "| corpus | task | split | share of the task's draws |",
+        "|---|---|---|---|",
+    ]
+    totals = {c.task: sum(o.weight for o in config.data.train if o.task == c.task) for c in config.data.train}
+    for corpus in config.data.train:
+        name = Path(corpus.manifest).stem
+        share = corpus.weight / totals[corpus.task]
+        lines.append(f"| {name} | {corpus.task} | {corpus.split or 'all'} | {share:.2f} |")
+    done = [row["step"] for row in run.metrics()]
+    lines += ["", f"Trained for {max(done, default=0)} steps, seed {config.training.seed}. Config: `config.yaml`.", ""]
+    text = "\n".join(lines)
+    write_text(run.card_file, text)
+    return text
+
+
+def insert_results(path: Path, table: str):
+    """Replace what stands between the markers in the file at `path`."""
+    text = path.read_text(encoding="utf-8")
+    start, end = (text.find(marker) for marker in MARKERS)
+    if start < 0 or end < start:
+        raise ValueError(f"{path} has no {MARKERS[0]} ... {MARKERS[1]} to put the results between")
+    write_text(path, f"{text[: start + len(MARKERS[0])]}\n{table}\n{text[end:]}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m harmonifuse_core.card", description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--into", help="Markdown file whose results table to renew")
+    options = parser.parse_args(arguments)
+    try:
+        run = RunFolder(options.run)
+        write_card(run)
+        if options.into:
+            insert_results(Path(options.into), results_table(run))
+        print(f"written: {run.card_file}")
+    except (RunError, ValueError, OSError) as error:
+        print(f"card: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The one command that made this run, from the repository's root and with the corpora in ../shared/data:
+#     bash runs/default/make.sh runs/NEW
+# Trains (about an hour on 2 CPU cores), calibrates on dev, scores dev and test once, and writes the model card.
+set -euo pipefail
+run="${1:?name a new run folder, e.g. runs/mine}"
+data=../shared/data
+config=harmonifuse_core/configs/default.yaml
+
+[ -d ../whisper-tiny.en ] || python ../shared/tools/fetch_whisper.py tiny.en ../whisper-tiny.en
+[ -f ../teacher/transcripts.jsonl ] || python -m harmonifuse_core.prepare teacher \
+    --whisper ../whisper-tiny.en --manifest $data/librispeech.jsonl --split unlabelled --output ../teacher
+python -m harmonifuse_core.train --config $config --run "$run" --resume
+
+nemo_labels=anger=angry,happiness=happy,sadness=sad,fear=fearful
+python -m harmonifuse_core.calibrate --run "$run" --manifest $data/ravdess.jsonl --split dev
+
+score() { python -m harmonifuse_core.evaluate --run "$run" --save "$@"; }
+score speechocean762-dev --manifest $data/speechocean762.jsonl --split dev
+score ravdess-dev --manifest $data/ravdess.jsonl --split dev
+score librispeech-test-other-50 --manifest $data/librispeech.jsonl --split test
+score speechocean762-test --manifest $data/speechocean762.jsonl --split test
+score ravdess-test --manifest $data/ravdess.jsonl --split test --tasks ser
+score nemo-test --manifest $data/nemo.jsonl --speakers nemo-EB0,nemo-WR0 --ids '_(7[6-9]|8[0-9]|90)$' \
+    --label-map $nemo_labels --tasks ser
+score urdu-test --manifest $data/urdu.jsonl --tasks ser \
+    --speakers urdu-SM2,urdu-SM3,urdu-SF1,urdu-SF6,urdu-SM20,urdu-SF9,urdu-SM22,urdu-SM24
+python -m harmonifuse_core.card --run "$run"

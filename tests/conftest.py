@@ -1,0 +1,14 @@
+"""Before any library is imported: offline, two threads, and tests/ importable from every folder below it."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # of torch, here and in the processes that tests start
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+TESTS = Path(__file__).resolve().parent
+for folder in (str(TESTS), str(TESTS.parent)):
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
