@@ -11,7 +11,7 @@ import streamlit as st  # noqa: E402
 
 from app.components import frame  # noqa: E402
 
-st.set_page_config(page_title="HarmoniFuse Lab", page_icon=":material/graphic_eq:", layout="wide")
+st.set_page_config(page_title="HarmoniFuse Lab", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide")
 page = st.navigation(
     [
         st.Page("pages/listen.py", title="Listen", icon=":material/hearing:", default=True),

@@ -98,7 +98,8 @@ class LMConfig:
         normalise: layer-normalise each LM state before it is scored and summed.
         last_logit: initial task bias of the last state (the others start at 0).
         last_logit_tasks: tasks whose bias starts so; empty means all.
-        speech_token: put mean and standard deviation of the fused speech, projected, before the prompt (`whisper`).
+        speech_token: behind a classification prompt, one position holds mean and standard deviation over time of the
+            fused speech, standardised and projected; the task is answered there (`whisper`).
         train_embeddings: let the token embedding and output matrix learn.
         subsample: speech frames stacked into one LM position (`prefix`).
     """

@@ -101,7 +101,8 @@ def answer_task(model: HarmoniFuse, states, task: str, options: PredictOptions) 
         search = greedy if beams == 1 else partial(beam_search, beams=beams)
         generated = search(model, states, fused, task, prompt, lm_alpha=lm_alpha)
         return [_transcript(model, task, prompt, e, g) for e, g in zip(encoder, generated, strict=True)]
-    output, _ = model.lm.start(fused.states, states.mask, model.tokenizer.prompt_ids(prompt))
+    prompts = [model.tokenizer.prompt_ids(prompt)] * len(encoder)
+    output = model.lm.teacher_forced(fused.states, states.mask, prompts, None)
     answer = model.fuse_lm(output, task, lm_alpha)
     probabilities = model.heads[task].probabilities(model.heads[task](answer.states[:, 0])).cpu().numpy()
     parts = [p[:, 0].float().cpu().numpy() for p in (answer.alpha, answer.bias, answer.score, answer.share)]

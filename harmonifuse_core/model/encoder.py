@@ -161,7 +161,7 @@ class WaveformSpeechEncoder(SpeechEncoder):
             hidden = encoder.layer_norm(hidden)
         states, bias, keys = [encoder.dropout(hidden)], None, None
         if not bool(mask.all()):
-            keys = mask if wavlm else create_bidirectional_mask(self.hf_config, hidden, mask)
+            keys = mask if wavlm else create_bidirectional_mask(self.body.config, hidden, mask)
         for block in encoder.layers:
             if wavlm:  # block 0 makes the relative position bias that all blocks read
                 hidden, bias = self._run(block, states[-1], keys, bias)

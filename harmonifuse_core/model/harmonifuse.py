@@ -11,7 +11,9 @@ from harmonifuse_core.data.batching import TaskBatch
 from harmonifuse_core.model.encoder import EncoderStates, SpeechEncoder, WhisperSpeechEncoder, build_encoder
 from harmonifuse_core.model.fusion import Fused, GatedEncoderFusion, PromptAdaptiveFusion
 from harmonifuse_core.model.heads import build_heads, classification_loss, transcription_loss
-from harmonifuse_core.model.lm import LanguageModel, LMStates, build_lm
+from harmonifuse_core.model.lm import LanguageModel, LMStates
+from harmonifuse_core.model.prefix_lm import build_prefix_lm
+from harmonifuse_core.model.whisper_lm import build_whisper_lm
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,7 @@ class HarmoniFuse(nn.Module):
         fused = self.fuse_encoder(states, task)
         prompts = [self.tokenizer.prompt_ids(prompt) for prompt in batch.prompts]
         if not spec.is_transcription:
-            answer = self.fuse_lm(
-                self.lm.teacher_forced(fused.states, states.mask, prompts, [[] for _ in prompts]), task
-            )
+            answer = self.fuse_lm(self.lm.teacher_forced(fused.states, states.mask, prompts, None), task)
             logits = self.heads[task](answer.states[:, 0])  # (B, C)
             loss = classification_loss(logits, batch.labels, batch.allowed, spec.label_smoothing).mean()
             return TaskResult(loss, len(prompts), fused, answer, states, class_logits=logits)
@@ -134,6 +134,7 @@ def build_model(config: ModelConfig, *, encoder_hf=None, lm_hf=None, tokenizer=N
     arrives at the scale the pre-trained decoder knows.
     """
     encoder = build_encoder(config.encoder, encoder_hf)
+    build_lm = build_whisper_lm if config.lm.kind == "whisper" else build_prefix_lm
     lm = build_lm(config.lm, encoder.width, tokenizer, lm_hf)
     model = HarmoniFuse(config, encoder, lm)
     if isinstance(encoder, WhisperSpeechEncoder):

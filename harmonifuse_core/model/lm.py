@@ -1,4 +1,4 @@
-"""The common face of both language models, and the builder that picks one."""
+"""The common face of both language models."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,8 @@ class LMStates:
 class LanguageModel(nn.Module):
     """What `HarmoniFuse` needs of an LM. B batch, T frames, U text tokens, D width, L1 = layers + 1 states.
 
-    teacher_forced(speech (B, T, D), mask (B, T), prompts, texts) -> LMStates with N = max text length + 1 positions
+    teacher_forced(speech (B, T, D), mask (B, T), prompts, texts) -> LMStates with N = max text length + 1 positions;
+        `texts` None: no text is to follow, the task is a classification and N = 1
     start(speech, mask, prompt) -> (LMStates with N = 1, cache): one prompt for the whole batch
     step(tokens (B,), cache) -> LMStates with N = 1; the cache grows by one position
     logits(fused (..., D)) -> (..., V)
@@ -57,14 +58,3 @@ def pooled_positions(states: tuple[Tensor, ...], lengths: list[int]) -> tuple[Te
     length = torch.tensor(lengths, device=states[0].device)
     keep = (torch.arange(states[0].shape[1], device=length.device) < length[:, None])[..., None]
     return tuple((s * keep).sum(1) / length[:, None] for s in states)
-
-
-def build_lm(
-    config: LMConfig, speech_width: int, tokenizer: TextTokenizer | None = None, hf_config=None
-) -> LanguageModel:
-    """Build the LM; `hf_config` and `tokenizer` given (a saved run) means that no weights or files are fetched."""
-    from harmonifuse_core.model.prefix_lm import build_prefix_lm
-    from harmonifuse_core.model.whisper_lm import build_whisper_lm
-
-    build = build_whisper_lm if config.kind == "whisper" else build_prefix_lm
-    return build(config, speech_width, tokenizer, hf_config)

@@ -102,6 +102,7 @@ class PrefixLM(LanguageModel):
         speech, mask = self._speech(speech, mask)
         embed, lengths = self.body.get_input_embeddings(), mask.sum(1).tolist()
         rows = []
+        texts = texts or [[] for _ in prompts]
         for row, length, prompt, text in zip(speech, lengths, prompts, texts, strict=True):
             rows.append(torch.cat([row[:length], embed(torch.tensor(prompt + text, device=speech.device)).to(row)]))
         inputs = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, N, D): right padding, which causality hides

@@ -1,7 +1,8 @@
 """The pre-trained Whisper decoder as the LM: it cross-attends to the fused speech, the task prompt at its start.
 
 The prompt takes the place of Whisper's own "previous text": `<|startofprev|> prompt <|startoftranscript|> ...`.
-With `speech_token`, one position before it holds mean and standard deviation of the fused speech, projected.
+With `speech_token`, a classification prompt is followed by one position that holds mean and standard deviation of the
+fused speech, standardised and projected; the task is answered there. Text is written without it.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from transformers import WhisperConfig, WhisperModel
 from harmonifuse_core.config import LMConfig
 from harmonifuse_core.model.encoder import read_hf_config, split_heads
 from harmonifuse_core.model.lm import LanguageModel, LMStates, answer_positions, pad_ids, pooled_positions
-from harmonifuse_core.model.tokenizer import START_OF_PROMPT, TextTokenizer, load_tokenizer
+from harmonifuse_core.model.tokenizer import TextTokenizer, load_tokenizer
 
 MULTILINGUAL_VOCABULARY = 51865  # OpenAI's English-only checkpoints have 51864
 
@@ -47,6 +48,39 @@ class WhisperCache:
         self.beams = beams
 
 
+class SpeechToken(nn.Module):
+    """Mean and standard deviation over time of the fused speech, standardised, projected to one LM embedding.
+
+    They are standardised by running averages, since over a corpus their constant part far outweighs what varies.
+    """
+
+    def __init__(self, width: int, embeddings: Tensor, momentum: float = 0.1):
+        super().__init__()
+        self.momentum = momentum
+        self.project = nn.Linear(2 * width, width)
+        nn.init.normal_(self.project.weight, std=float(embeddings.detach().std()) / width**0.5)  # as long as a word's
+        nn.init.zeros_(self.project.bias)
+        self.register_buffer("mean", torch.zeros(2 * width))
+        self.register_buffer("variance", torch.ones(2 * width))
+        self.register_buffer("started", torch.zeros(()))
+
+    def forward(self, speech: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D), (B, T) -> (B, D)."""
+        count = mask.sum(1, keepdim=True)
+        mean = (speech * mask[..., None]).sum(1) / count
+        variance = ((speech - mean[:, None]).square() * mask[..., None]).sum(1) / count
+        pooled = torch.cat([mean, (variance + 1e-5).sqrt()], -1)  # (B, 2D)
+        if self.training and len(pooled) > 1:
+            self._track(pooled.detach().float())
+        return self.project((pooled - self.mean) * torch.rsqrt(self.variance + 1e-4))
+
+    def _track(self, pooled: Tensor):
+        weight = self.momentum if bool(self.started) else 1.0
+        self.mean.lerp_(pooled.mean(0), weight)
+        self.variance.lerp_((pooled - self.mean).square().mean(0), weight)
+        self.started.fill_(1.0)
+
+
 class WhisperLM(LanguageModel):
     """See `LanguageModel` for shapes. States are taken before the decoder's final layer norm."""
 
@@ -57,11 +91,7 @@ class WhisperLM(LanguageModel):
         self.max_positions = hf_config.max_target_positions
         self.bridge = nn.Identity() if speech_width == self.width else nn.Linear(speech_width, self.width)
         if config.speech_token:
-            self.speech_token = nn.Linear(2 * self.width, self.width)
-            nn.init.zeros_(self.speech_token.weight)  # starts as the constant that opens a prompt
-            start = tokenizer.special(START_OF_PROMPT)
-            with torch.no_grad():
-                self.speech_token.bias.copy_(body.embed_tokens.weight[start if start is not None else tokenizer.end])
+            self.speech_token = SpeechToken(self.width, body.embed_tokens.weight)
         if not config.train_embeddings:
             body.embed_tokens.requires_grad_(False)
 
@@ -69,7 +99,7 @@ class WhisperLM(LanguageModel):
         return nn.functional.linear(fused, self.body.embed_tokens.weight)
 
     def _memory(self, speech: Tensor, mask: Tensor):
-        """Cross-attention keys and values a layer; (B, 1, 1, T) mask or None; the speech token (B, 1, D) or None."""
+        """The speech (B, T, D), its cross-attention keys and values a layer, and its (B, 1, 1, T) mask or None."""
         speech = self.bridge(speech)
         cross = []
         for block in self.body.layers:
@@ -77,24 +107,24 @@ class WhisperLM(LanguageModel):
             cross.append(
                 tuple(split_heads(p(speech), attention.num_heads) for p in (attention.k_proj, attention.v_proj))
             )
-        token = None
-        if self.config.speech_token:
-            count = mask.sum(1, keepdim=True)
-            mean = (speech * mask[..., None]).sum(1) / count
-            variance = ((speech - mean[:, None]).square() * mask[..., None]).sum(1) / count
-            token = self.speech_token(torch.cat([mean, (variance + 1e-5).sqrt()], -1))[:, None]
-        return cross, None if bool(mask.all()) else mask[:, None, None, :], token
+        return speech, cross, None if bool(mask.all()) else mask[:, None, None, :]
 
-    def _embed(self, ids: Tensor, token: Tensor | None, offset: int) -> Tensor:
-        hidden = self.body.embed_tokens(ids)
-        if token is not None:
-            hidden = torch.cat([token.to(hidden), hidden], 1)
-        if offset + hidden.shape[1] > self.max_positions:
+    def _embed(self, ids: Tensor, offset: int) -> Tensor:
+        """Token and position embeddings (B, N, D) of `ids` (B, N), whose first stands at position `offset`."""
+        if offset + ids.shape[1] > self.max_positions:
             raise ValueError(
-                f"prompt and text take {offset + hidden.shape[1]} positions, the LM has {self.max_positions}: "
+                f"prompt and text take {offset + ids.shape[1]} positions, the LM has {self.max_positions}: "
                 "shorten the prompt or segment the audio"
             )
-        return hidden + self.body.embed_positions.weight[offset : offset + hidden.shape[1]]
+        return self.body.embed_tokens(ids) + self.body.embed_positions.weight[offset : offset + ids.shape[1]]
+
+    def _with_summary(self, prompts: list[list[int]], speech: Tensor, mask: Tensor) -> Tensor:
+        """Prompts (B, N, D), each followed by the speech token at its own end."""
+        hidden = self._embed(pad_ids([p + [self.tokenizer.end] for p in prompts], self.tokenizer.end, speech.device), 0)
+        place = torch.tensor([len(p) for p in prompts], device=speech.device)
+        token = self.speech_token(speech, mask) + self.body.embed_positions.weight[place]
+        here = (torch.arange(hidden.shape[1], device=speech.device) == place[:, None])[..., None]
+        return torch.where(here, token[:, None].to(hidden), hidden)
 
     def _blocks(self, hidden: Tensor, cache: WhisperCache) -> tuple[Tensor, ...]:
         """Run all blocks on N new positions (B, N, D); causal among themselves; extends `cache`."""
@@ -120,26 +150,28 @@ class WhisperLM(LanguageModel):
         return tuple(states)
 
     def teacher_forced(self, speech, mask, prompts, texts) -> LMStates:
-        cross, speech_mask, token = self._memory(speech, mask)
-        ids = pad_ids([p + t for p, t in zip(prompts, texts, strict=True)], self.tokenizer.end, speech.device)
-        states = self._blocks(self._embed(ids, token, 0), WhisperCache(cross, speech_mask))
-        extra = int(token is not None)
-        lengths = [len(p) + extra for p in prompts]
+        speech, cross, speech_mask = self._memory(speech, mask)
+        lengths = [len(p) for p in prompts]
+        if texts is None and self.config.speech_token:
+            hidden, lengths = self._with_summary(prompts, speech, mask), [n + 1 for n in lengths]
+        else:
+            rows = prompts if texts is None else [p + t for p, t in zip(prompts, texts, strict=True)]
+            hidden = self._embed(pad_ids(rows, self.tokenizer.end, speech.device), 0)
+        states = self._blocks(hidden, WhisperCache(cross, speech_mask))
         pooled = pooled_positions(states, lengths) if self.wants_pooled else None
-        count = max(len(t) for t in texts) + 1
+        count = max(map(len, texts or [[]])) + 1
         return LMStates(answer_positions(states, [n - 1 for n in lengths], count), pooled)
 
     def start(self, speech, mask, prompt: list[int]) -> tuple[LMStates, WhisperCache]:
-        cross, speech_mask, token = self._memory(speech, mask)
-        ids = torch.tensor(prompt, device=speech.device).expand(len(speech), -1)
+        speech, cross, speech_mask = self._memory(speech, mask)
         cache = WhisperCache(cross, speech_mask)
-        states = self._blocks(self._embed(ids, token, 0), cache)
+        states = self._blocks(self._embed(torch.tensor(prompt, device=speech.device).expand(len(speech), -1), 0), cache)
         if self.wants_pooled:
             cache.pooled = tuple(s.mean(1) for s in states)
         return LMStates(tuple(s[:, -1:] for s in states), cache.pooled), cache
 
     def step(self, tokens: Tensor, cache: WhisperCache) -> LMStates:
-        return LMStates(self._blocks(self._embed(tokens[:, None], None, cache.length), cache), cache.pooled)
+        return LMStates(self._blocks(self._embed(tokens[:, None], cache.length), cache), cache.pooled)
 
 
 def build_whisper_lm(config: LMConfig, speech_width: int, tokenizer: TextTokenizer | None, hf_config) -> WhisperLM:

@@ -39,7 +39,8 @@ class Checker:
         try:
             return self._row(entry)
         except UnusableAudio as problem:
-            detail = problem.detail + (f": {self._name(entry)}" if isinstance(entry.audio, Path) else "")
+            name = shown(entry.audio, self.raw) if isinstance(entry.audio, Path) else ""
+            detail = problem.detail + (f": {name}" if name and name != entry.where else "")
             self._refuse(entry, problem.reason, detail)
             return None
 
@@ -75,9 +76,6 @@ class Checker:
     def _refuse(self, entry: Entry, reason: Reason, detail: str) -> None:
         parts = [part for part in (entry.where, detail) if part]
         self.report.leave_out(LeftOut(entry.id, reason, ": ".join(parts)))
-
-    def _name(self, entry: Entry) -> str:
-        return shown(entry.audio, self.raw)
 
     def _audio(self, entry: Entry) -> tuple[Path, Header]:
         if isinstance(entry.audio, bytes):

@@ -65,7 +65,7 @@ def make_entry(
     """
     chosen, taken = column_map(options), {}
     for name in {**USUAL, **chosen}:
-        columns = (chosen[name],) if name in chosen else USUAL[name]
+        columns = (chosen[name],) if name in chosen else [c for c in USUAL[name] if c not in chosen.values()]
         column = next((column for column in columns if column in values), None)
         if column is None and name in chosen:
             known = ", ".join(map(str, values))

@@ -18,7 +18,6 @@ GENDERS = {
     "f": "f", "female": "f", "woman": "f", "female_feminine": "f", "feminine": "f",
     "w": "f", "other": "other", "o": "other", "non-binary": "other", "transgender": "other",
 }  # fmt: skip
-NEVER_CLOSED = 10_000_000  # one field of a table; a quote that is never closed swallows the rest of the file
 
 
 @dataclass(frozen=True)
@@ -133,39 +132,39 @@ def lines(path: Path, root: Path) -> Iterator[Line | LeftOut]:
 
 
 def table(path: Path, root: Path, required: Sequence[str], *, tabs: bool = False) -> Iterator[Row | LeftOut]:
-    """Rows of a CSV file, or of a TSV file (which knows no quotes). Raises CorpusError where a column is missing."""
-    csv.field_size_limit(NEVER_CLOSED)
-    style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+    """Rows of a CSV file, or of a TSV file (which knows no quotes). Raises CorpusError where a column is missing.
+
+    A row is a line: a quote that is never closed costs its own line, and does not swallow the rest of the file.
+    """
     if stray := _stray(path, root):
         yield stray
         return
+    header: list[str] = []
     with _open(path) as file:
-        reader = csv.reader(file, **style)
-        header = [name.strip() for name in next(reader, [])]
-        if missing := [name for name in required if name not in header]:
-            raise CorpusError(
-                f"{shown(path, root)} has no column {missing[0]!r}; its columns are: {', '.join(header) or 'none'}"
-            )
-        while True:
-            begin = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield _damaged(f"{shown(path, root)}, line {begin}", f"{error}: the rest of the file is lost")
-                return
-            span = f"{begin}" if reader.line_num == begin else f"{begin} to {reader.line_num}"
-            where = f"{shown(path, root)}, line {span}"
-            if not any(cell.strip() for cell in cells):
+        for count, text in enumerate(file, 1):
+            where = f"{shown(path, root)}, line {count}"
+            text = text.rstrip("\r\n")
+            if not text.strip():
                 continue
-            if not all(map(_utf8, cells)):
+            if not _utf8(text):
                 yield _damaged(where, "not UTF-8 text")
+                continue
+            try:
+                cells = text.split("\t") if tabs else next(csv.reader([text], strict=True))
+            except csv.Error as error:
+                yield _damaged(where, f"not a row of a CSV file ({error})")
+                continue
+            cells = [cell.strip() for cell in cells]
+            if not header:
+                header = cells
+                if missing := [name for name in required if name not in header]:
+                    raise CorpusError(
+                        f"{where} has no column {missing[0]!r}; its columns are: {', '.join(header) or 'none'}"
+                    )
             elif len(cells) != len(header):
-                quote = "; a quote may never be closed" if reader.line_num > begin else ""
-                yield _damaged(where, f"{len(cells)} columns, the header has {len(header)}{quote}")
+                yield _damaged(where, f"{len(cells)} columns, the header has {len(header)}")
             else:
-                yield Row({name: cell.strip() for name, cell in zip(header, cells, strict=True)}, where)
+                yield Row(dict(zip(header, cells, strict=True)), where)
 
 
 def objects(path: Path, root: Path) -> Iterator[Row | LeftOut]:

@@ -102,8 +102,8 @@ def prepare(
     return report
 
 
-def report_path(out: Path) -> Path:
-    return out.with_suffix(".report.json")
+def report_path(out: str | Path) -> Path:
+    return Path(out).with_suffix(".report.json")
 
 
 def _check_request(raw: Path, out: Path, settings: Settings):
