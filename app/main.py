@@ -11,7 +11,9 @@ import streamlit as st  # noqa: E402
 
 from app.components import frame  # noqa: E402
 
-st.set_page_config(page_title="HarmoniFuse Lab", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide")
+ICON = str(Path(__file__).with_name("icon.svg"))
+st.set_page_config(page_title="HarmoniFuse Lab", page_icon=ICON, layout="wide")
+st.logo(ICON, size="large")
 page = st.navigation(
     [
         st.Page("pages/listen.py", title="Listen", icon=":material/hearing:", default=True),
@@ -20,3 +22,4 @@ page = st.navigation(
 )
 frame.shell()
 page.run()
+frame.about()

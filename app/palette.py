@@ -87,6 +87,22 @@ def shared_extent(values: Iterable[float], least: float = 0.01) -> float:
     return max(least, max((abs(float(v)) for v in values if math.isfinite(v)), default=0.0))
 
 
+def scale_colour(scale: Sequence[Sequence], place: float) -> str:
+    """The `#rrggbb` of a colour scale at `place`, 0 to 1, mixed as plotly mixes it."""
+    place = min(1.0, max(0.0, place))
+    for (low, first), (high, second) in zip(scale, scale[1:], strict=False):
+        if place <= high:
+            share = (place - low) / (high - low)
+            pairs = ((int(first[i : i + 2], 16), int(second[i : i + 2], 16)) for i in (1, 3, 5))
+            return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
+    return scale[-1][1]
+
+
+def legible_on(background: str) -> str:
+    """Black or white: one of the two always has a contrast of at least 4.5 : 1."""
+    return max(("#000000", "#ffffff"), key=lambda colour: contrast(colour, background))
+
+
 def contrast(first: str, second: str) -> float:
     """WCAG 2 contrast ratio of two `#rrggbb` colours, 1 to 21."""
     lighter, darker = sorted((_luminance(first), _luminance(second)), reverse=True)

@@ -11,8 +11,8 @@ from harmonifuse_core.runs import RunError, RunFolder
 STYLE = Path(__file__).resolve().parents[1] / "style.css"
 CHOICE, KEPT = "run_choice", "run_kept"
 UNTRAINED = (
-    "**This run is untrained.** It holds no training log and no evaluation: its layer weights are initial values and its "
-    "answers mean nothing. They only show that the page works."
+    "**This run is untrained**: no training log, no evaluation. Its answers and weights mean nothing; they show that the "
+    "page works."
 )
 TRAIN_COMMAND = "python -m harmonifuse_core.train --config harmonifuse_core/configs/default.yaml --run runs/mine"
 
@@ -24,7 +24,6 @@ def shell() -> None:
     with st.sidebar:
         if names:
             _choose(names)
-        _about()
 
 
 def _choose(names: list[str]) -> None:
@@ -51,10 +50,11 @@ def preferred(names: list[str]) -> str:
     return next((name for name in names if services.is_trained(services.run_named(name))), names[0])
 
 
-def _about() -> None:
+def about() -> None:
+    """After the page, which may have loaded a model: what this server holds."""
     loads = services.model_loads()
     copies = "No model loaded yet" if not loads else f"Model loads since start: {loads}"
-    st.caption(f"{copies}. One copy serves all visitors; recordings stay in their own session.")
+    st.sidebar.caption(f"{copies}. One copy serves all visitors; recordings stay in their own session.")
 
 
 def open_page(title: str, question: str) -> RunFolder | None:

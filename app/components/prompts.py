@@ -58,7 +58,7 @@ def _edit(run_name: str, task: TaskConfig) -> str:
     current = st.session_state[key]
     st.session_state[chooser] = current if current in options else None
     st.selectbox(
-        "Known to the model",
+        "Paraphrases from training",
         options,
         key=chooser,
         on_change=_paraphrase,

@@ -36,7 +36,7 @@ def sample_buttons(place: str) -> None:
     st.caption("Or try a bundled sample (synthetic voices)")
     with st.container(horizontal=True, gap="small", key=f"samples-{place}"):
         for path in services.samples():
-            label = path.stem.replace("-", " ").capitalize()
+            label = path.stem.split("-")[0].capitalize()
             st.button(
                 label,
                 key=f"sample-{place}-{path.stem}",

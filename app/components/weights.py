@@ -23,11 +23,12 @@ HOW_TO_READ = """
 
 
 def show(answered: Answered, clip: Clip, run_name: str) -> None:
-    st.header("Which layers did each task use?", anchor=False)
-    part = st.segmented_control(
-        "Show", list(weights.PART_TITLES), default="alpha", format_func=weights.PART_TITLES.get, key="weight_part",
-        required=True,
-    )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        st.header("Which layers did each task use?", anchor=False, width="content")
+        part = st.segmented_control(
+            "Show", list(weights.PART_TITLES), default="alpha", format_func=weights.PART_TITLES.get, key="weight_part",
+            required=True, label_visibility="collapsed",
+        )  # fmt: skip
     tasks, theme = list(answered.answers), state.theme()
     grids = {stage: tables.weights_grid(answered.answers, stage, part) for stage in tables.STAGES}
     maximum = weights.range_of(*grids.values())

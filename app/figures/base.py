@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from app.palette import Theme
+from app.palette import Theme, legible_on, scale_colour
 
 MOST_CELLS = 200  # along one side
 WIDEST_WITH_VALUES = 25
 LABEL_LENGTH = 40
-FONT = "Source Sans, Source Sans 3, system-ui, sans-serif"
+FONT = '"Source Sans", system-ui, sans-serif'
 
 
 def literal(text: str, most: int = LABEL_LENGTH) -> str:
@@ -51,7 +51,10 @@ def colour_bar(theme: Theme, title: str) -> dict:
 
 def heatmap(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], scale: list, low: float, high: float, theme: Theme, *,
-    value_format: str = ".2f", name: str = "", bar: bool = True,
+    value_format: str = ".2f",
+    name: str = "",
+    bar: bool = True,
+    values_in_cells: bool = True,
 ) -> go.Figure:  # fmt: skip
     """Values (R, C) as cells, first row on top; written in the cells where at most 25 stand side by side."""
     values = np.asarray(values, dtype=np.float64)
@@ -60,16 +63,29 @@ def heatmap(
     if max(values.shape) > MOST_CELLS:
         raise ValueError(f"{values.shape} cells are too many for one figure: at most {MOST_CELLS} along a side")
     written = len(columns) <= WIDEST_WITH_VALUES
-    return go.Figure(go.Heatmap(
-        z=values, zmin=low, zmax=high, colorscale=scale, xgap=2 if written else 0, ygap=2 if written else 0,
-        x=list(range(len(columns))), y=list(range(len(rows))), showscale=bar, colorbar=colour_bar(theme, name),
-        customdata=[[[literal(r), literal(c)] for c in columns] for r in rows],
-        texttemplate=f"%{{z:{value_format}}}" if written else None, textfont={"size": 12},
-        hovertemplate=f"%{{customdata[0]}} · %{{customdata[1]}}: %{{z:.4f}}<extra>{literal(name)}</extra>",
-    )).update_layout(
-        xaxis={"tickmode": "array", "tickvals": list(range(len(columns))), "ticktext": [literal(c) for c in columns]},
-        yaxis={
-            "tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [literal(r) for r in rows],
-            "autorange": "reversed",
-        },
+    gap = 2 if written else 0
+    figure = go.Figure(
+        go.Heatmap(
+            z=values, zmin=low, zmax=high, colorscale=scale, xgap=gap, ygap=gap, showscale=bar,
+            x=list(range(len(columns))), y=list(range(len(rows))), colorbar=colour_bar(theme, name),
+            customdata=[[[literal(r), literal(c)] for c in columns] for r in rows],
+            hovertemplate=f"%{{customdata[0]}} · %{{customdata[1]}}: %{{z:.4f}}<extra>{literal(name)}</extra>",
+        )
+    )  # fmt: skip
+    if written and values_in_cells:
+        _write_values(figure, values, scale, low, high, value_format)
+    figure.update_xaxes(tickmode="array", tickvals=list(range(len(columns))), ticktext=[literal(c) for c in columns])
+    figure.update_yaxes(tickmode="array", tickvals=list(range(len(rows))), ticktext=[literal(r) for r in rows])
+    return figure.update_yaxes(autorange="reversed")
+
+
+def _write_values(
+    figure: go.Figure, values: np.ndarray, scale: list, low: float, high: float, value_format: str
+) -> None:
+    """Black or white in each cell, whichever reads better: plotly's own choice falls below a contrast of 4.5 : 1."""
+    cells = [(r, c, v) for (r, c), v in np.ndenumerate(values) if np.isfinite(v)]
+    figure.add_scatter(
+        x=[c for _, c, _ in cells], y=[r for r, _, _ in cells], mode="text", hoverinfo="skip",
+        text=[format(v, value_format) for _, _, v in cells], cliponaxis=False,
+        textfont={"size": 13, "color": [legible_on(scale_colour(scale, (v - low) / (high - low))) for _, _, v in cells]},
     )  # fmt: skip

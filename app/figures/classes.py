@@ -16,7 +16,7 @@ def probability_bars(probabilities: Mapping[str, float], theme: Theme) -> go.Fig
     labels = list(probabilities)[:MOST_CLASSES]
     values = [float(probabilities[label]) for label in labels]
     winner = int(np.argmax(values))
-    texts = [f"{v:.2f}  ◀" if i == winner else f"{v:.2f}" for i, v in enumerate(values)]
+    texts = [f" {v:.2f}  ◀" if i == winner else f" {v:.2f}" for i, v in enumerate(values)]
     colours = [class_colour(label, i, theme) for i, label in enumerate(labels)]
     figure = go.Figure(go.Bar(
         x=values, y=list(range(len(labels))), orientation="h", text=texts, textposition="outside", cliponaxis=False,
@@ -27,7 +27,7 @@ def probability_bars(probabilities: Mapping[str, float], theme: Theme) -> go.Fig
     figure.update_xaxes(range=[0, 1.16], showticklabels=False, showgrid=False, zeroline=True)
     return figure.update_yaxes(
         tickmode="array", tickvals=list(range(len(labels))), ticktext=[literal(label, 18) for label in labels],
-        autorange="reversed", showgrid=False,
+        autorange="reversed", showgrid=False, zeroline=False,
     )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def probability_changes(changes: Mapping[str, float], theme: Theme) -> go.Figure
     figure.update_xaxes(range=[-1.45 * extent, 1.45 * extent], showticklabels=False, showgrid=False, zeroline=True)
     return figure.update_yaxes(
         tickmode="array", tickvals=list(range(len(labels))), ticktext=[literal(label, 18) for label in labels],
-        autorange="reversed", showgrid=False,
+        autorange="reversed", showgrid=False, zeroline=False,
     )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def recall_bars(recall: Mapping[str, float | None], theme: Theme) -> go.Figure:
     """Recall of each class; a class without an utterance says so instead of showing 0."""
     labels = list(recall)[:MOST_CLASSES]
     known = [isinstance(recall[label], (int, float)) for label in labels]
-    texts = [f"{recall[label]:.2f}" if has else "no utterance" for label, has in zip(labels, known, strict=True)]
+    texts = [f" {recall[label]:.2f}" if has else " no utterance" for label, has in zip(labels, known, strict=True)]
     figure = go.Figure(go.Bar(
         x=[recall[label] if has else 0 for label, has in zip(labels, known, strict=True)], y=list(range(len(labels))),
         orientation="h", text=texts, textposition="outside", cliponaxis=False, textfont={"color": theme.text},
@@ -76,7 +76,7 @@ def recall_bars(recall: Mapping[str, float | None], theme: Theme) -> go.Figure:
     figure.update_xaxes(range=[0, 1.18], tickvals=[0, 0.5, 1])
     return figure.update_yaxes(
         tickmode="array", tickvals=list(range(len(labels))), ticktext=[literal(label, 18) for label in labels],
-        autorange="reversed", showgrid=False,
+        autorange="reversed", showgrid=False, zeroline=False,
     )  # fmt: skip
 
 

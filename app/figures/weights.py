@@ -44,8 +44,9 @@ def token_layers(alpha: np.ndarray, tokens: Sequence[str], maximum: float, theme
     figure = heatmap(
         alpha.T[::-1], [f"layer {n}" if n != "input" else n for n in layer_names(alpha.shape[1])][::-1],
         [t.strip() or "␣" for t in tokens], colour_scale(CIVIDIS), 0.0, maximum, theme, name="alpha", bar=False,
+        values_in_cells=False,
     )  # fmt: skip
-    figure.update_traces(texttemplate=None, xgap=1, ygap=1)
+    figure.update_traces(xgap=1, ygap=1)
     styled(figure, theme, 96 + 26 * alpha.shape[1], width=token_width(len(tokens)))
     return figure.update_xaxes(showgrid=False, tickangle=-55).update_yaxes(showgrid=False)
 
@@ -59,9 +60,16 @@ def over_training(steps: Sequence[int], alpha: np.ndarray, maximum: float, theme
     kept = thinned(len(steps), MOST_CELLS)
     values, names = alpha[kept].T, layer_names(alpha.shape[1])
     figure = heatmap(
-        values, names, [str(steps[k]) for k in kept], colour_scale(CIVIDIS), 0.0, maximum, theme, name="alpha"
+        values,
+        names,
+        [str(steps[k]) for k in kept],
+        colour_scale(CIVIDIS),
+        0.0,
+        maximum,
+        theme,
+        name="alpha",
+        values_in_cells=False,
     )
-    figure.update_traces(texttemplate=None, xgap=0)
     styled(figure, theme, 90 + max(120, 26 * len(names)), xaxis_title="training step", yaxis_title="layer")
     shown = thinned(len(kept), 6)
     figure.update_xaxes(showgrid=False, tickvals=shown.tolist(), ticktext=[str(steps[kept[s]]) for s in shown])

@@ -20,7 +20,8 @@ from harmonifuse_core.inference.predict import Answers, PredictOptions, predict_
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 
 AUDIO_SUFFIXES = frozenset(suffix for container in CONTAINERS for suffix in container.suffixes)
-FIRST_CLIPS, MOST_CLIPS = 16, 512  # the first window is small, so that the model starts while others are read
+# The first window is small, so that the model starts while others are read; later ones are big, since they batch well.
+FIRST_CLIPS, GROWTH, MOST_CLIPS = 8, 8, 512
 MOST_SECONDS = 1200.0  # 77 MB
 THREADS = 2
 
@@ -166,7 +167,7 @@ def read_windows(sources: Sequence[Source]) -> Iterator[_Window]:
         try:
             pending = reader.submit(_read_window, decoders, remaining, most, stop)
             while (window := pending.result()).sources:
-                most = min(2 * most, MOST_CLIPS)
+                most = min(GROWTH * most, MOST_CLIPS)
                 pending = reader.submit(_read_window, decoders, remaining, most, stop)
                 yield window
         finally:

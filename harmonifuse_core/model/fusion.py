@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harmonifuse_core.config import GateConfig, LMConfig
+from harmonifuse_core.model.standardise import RunningStandardise
 
 INPUT_SCORE_WIDTH = 64
 OFF = -1e9  # logit of a state that takes no part; finite, so that no gradient turns NaN
@@ -94,6 +95,7 @@ class GatedEncoderFusion(nn.Module):
         self.register_buffer("off", off, persistent=False)
         self.ffn = None
         if config.input_score:
+            self.standardise = RunningStandardise(states, width)  # w holds what is constant, the FFN what varies
             self.ffn = nn.Sequential(
                 nn.Linear(width, INPUT_SCORE_WIDTH), nn.GELU(), nn.Linear(INPUT_SCORE_WIDTH, len(rows))
             )
@@ -109,12 +111,12 @@ class GatedEncoderFusion(nn.Module):
         return torch.softmax(logits + self.off, -1), logits
 
     def input_scores(self, states: tuple[Tensor, ...], mask: Tensor, task: str) -> Tensor:
-        """FFN(mean over time of the layer-normalised state) for each state: (B, L1); zeros without `input_score`."""
+        """FFN(standardised mean over time of the layer-normalised state): (B, L1); zeros without `input_score`."""
         if self.ffn is None:
             return torch.zeros(len(mask), len(states), device=mask.device)
         weight = (mask / mask.sum(1, keepdim=True))[..., None]
         means = [(nn.functional.layer_norm(s, s.shape[-1:]) * weight).sum(1) for s in states]
-        return self.ffn(torch.stack(means, 1))[..., self._row(task)].float()
+        return self.ffn(self.standardise(torch.stack(means, 1)))[..., self._row(task)].float()
 
     def forward(self, states: tuple[Tensor, ...], mask: Tensor, task: str, alpha: Tensor | None = None) -> Fused:
         """Fuse `states` (L1 tensors (B, T, D)) for `task`; `mask` (B, T). `alpha` (L1,) or (B, L1) overrides the gate.

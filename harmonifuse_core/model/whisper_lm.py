@@ -14,6 +14,7 @@ from transformers import WhisperConfig, WhisperModel
 from harmonifuse_core.config import LMConfig
 from harmonifuse_core.model.encoder import read_hf_config, split_heads
 from harmonifuse_core.model.lm import LanguageModel, LMStates, answer_positions, pad_ids, pooled_positions
+from harmonifuse_core.model.standardise import RunningStandardise
 from harmonifuse_core.model.tokenizer import TextTokenizer, load_tokenizer
 
 MULTILINGUAL_VOCABULARY = 51865  # OpenAI's English-only checkpoints have 51864
@@ -51,34 +52,22 @@ class WhisperCache:
 class SpeechToken(nn.Module):
     """Mean and standard deviation over time of the fused speech, standardised, projected to one LM embedding.
 
-    They are standardised by running averages, since over a corpus their constant part far outweighs what varies.
+    They are standardised, since over a corpus their constant part far outweighs what varies.
     """
 
-    def __init__(self, width: int, embeddings: Tensor, momentum: float = 0.1):
+    def __init__(self, width: int, embeddings: Tensor):
         super().__init__()
-        self.momentum = momentum
+        self.standardise = RunningStandardise(2 * width)
         self.project = nn.Linear(2 * width, width)
         nn.init.normal_(self.project.weight, std=float(embeddings.detach().std()) / width**0.5)  # as long as a word's
         nn.init.zeros_(self.project.bias)
-        self.register_buffer("mean", torch.zeros(2 * width))
-        self.register_buffer("variance", torch.ones(2 * width))
-        self.register_buffer("started", torch.zeros(()))
 
     def forward(self, speech: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D), (B, T) -> (B, D)."""
         count = mask.sum(1, keepdim=True)
         mean = (speech * mask[..., None]).sum(1) / count
         variance = ((speech - mean[:, None]).square() * mask[..., None]).sum(1) / count
-        pooled = torch.cat([mean, (variance + 1e-5).sqrt()], -1)  # (B, 2D)
-        if self.training and len(pooled) > 1:
-            self._track(pooled.detach().float())
-        return self.project((pooled - self.mean) * torch.rsqrt(self.variance + 1e-4))
-
-    def _track(self, pooled: Tensor):
-        weight = self.momentum if bool(self.started) else 1.0
-        self.mean.lerp_(pooled.mean(0), weight)
-        self.variance.lerp_((pooled - self.mean).square().mean(0), weight)
-        self.started.fill_(1.0)
+        return self.project(self.standardise(torch.cat([mean, (variance + 1e-5).sqrt()], -1)))
 
 
 class WhisperLM(LanguageModel):

@@ -131,14 +131,16 @@ def test_other_members_of_the_batch_change_nothing(build, kind):
     features, mask = speech()
     prompts = [model.tokenizer.prompt_ids(p) for p in (PROMPT, "Hm?", "A rather long instruction.")]
     ids = texts(model, "abc", "a much longer text", "")
-    together = model.lm.teacher_forced(features, mask, prompts, ids)
-    for row, frames in enumerate(FRAMES):
-        clip = slice(row, row + 1)
-        alone = model.lm.teacher_forced(features[clip, :frames], mask[clip, :frames], prompts[clip], ids[clip])
-        for a, b in zip(alone.states, together.states, strict=True):
-            close(a[0], b[row, : len(ids[row]) + 1])
-        for a, b in zip(alone.pooled, together.pooled, strict=True):
-            close(a[0], b[row])
+    for words in (ids, None):
+        together = model.lm.teacher_forced(features, mask, prompts, words)
+        for row, frames in enumerate(FRAMES):
+            clip = slice(row, row + 1)
+            own = words and words[clip]
+            alone = model.lm.teacher_forced(features[clip, :frames], mask[clip, :frames], prompts[clip], own)
+            for a, b in zip(alone.states, together.states, strict=True):
+                close(a[0], b[row, : a.shape[1]])
+            for a, b in zip(alone.pooled, together.pooled, strict=True):
+                close(a[0], b[row])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,7 +151,8 @@ def test_another_prompt_gives_another_alpha_once_the_ffn_has_learnt(build, kind)
         model = build(kind, stirred=stirred)
         alphas = []
         for prompt in (PROMPT, "How does the speaker feel?"):
-            output, _ = model.lm.start(features, mask, model.tokenizer.prompt_ids(prompt))
+            output = model.lm.teacher_forced(features, mask, [model.tokenizer.prompt_ids(prompt)] * 3, None)
+            assert output.states[0].shape == (3, 1, 16)
             alphas.append(model.fuse_lm(output, "ser").alpha)
         difference = float((alphas[0] - alphas[1]).abs().max())
         assert difference > 1e-4 if stirred else difference == 0
@@ -171,13 +174,17 @@ def test_task_and_prompt_can_be_set_apart(build):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_step_reaches_every_part(build, kind):
     model = build(kind).train()
-    (features, mask), prompt = speech(), model.tokenizer.prompt_ids(PROMPT)
+    (features, mask), prompt = speech(frames=(36, 20, 28)), model.tokenizer.prompt_ids(PROMPT)
     features.requires_grad_(True)
-    answer = model.lm.teacher_forced(features, mask, [prompt] * 3, texts(model, "ab", "c", "def"))
-    model.lm.logits(model.fuse_lm(answer, "asr").states).logsumexp(-1).sum().backward()
-    without = {n for n, p in model.lm.named_parameters() if p.requires_grad and p.grad is None}
-    assert without == set()
-    assert bool(features.grad[mask].any()) and not features.grad[~mask].any()
+    for task, words in (("asr", texts(model, "ab", "c", "def")), ("ser", None)):
+        features.grad = None
+        answer = model.fuse_lm(model.lm.teacher_forced(features, mask, [prompt] * 3, words), task)
+        output = model.lm.logits(answer.states) if words else model.heads[task](answer.states[:, 0])
+        output.logsumexp(-1).sum().backward()
+        assert bool(features.grad[mask].any()) and not features.grad[~mask].any()
+    assert {
+        n for n, p in model.named_parameters() if p.grad is None and not n.startswith(("encoder.", "gate."))
+    } == set()
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "whisper", "prefix"])
@@ -267,3 +274,21 @@ def test_frames_are_stacked_into_positions(build):
     assert stacked.shape == (2, 3, 16) and keep.tolist() == [[True, True, True], [True, False, False]]
     expected = model.lm.bridge(torch.cat([features[0, 8], torch.zeros(48)]))
     close(stacked[0, 2], expected)
+
+
+def test_the_speech_token_sums_up_a_standardised_batch_and_remembers_its_scale(build):
+    model = build("whisper-token")
+    token, (features, mask) = model.lm.speech_token, speech(frames=(30, 30, 30))
+    features = 4 * features + torch.tensor([10.0, 0, -20] + 13 * [0])
+    fresh = token(features, mask)
+    assert not token.started and torch.equal(token.mean, torch.zeros(32))  # eval mode tracks nothing
+    token.train()(features, mask)
+    pooled = torch.cat([features.mean(1), features.var(1, correction=0).add(1e-5).sqrt()], -1)
+    close(token.mean, pooled.mean(0))
+    close(token.variance, pooled.var(0, correction=0))
+    standard = (pooled - token.mean) / (token.variance + 1e-4).sqrt()
+    close(token.eval()(features, mask), token.project(standard), atol=1e-4)
+    assert not torch.allclose(token(features, mask), fresh)
+    before = token.mean.clone()
+    token.train()(features + 1, mask)
+    close(token.mean[:16], before[:16] + 0.1)  # momentum 0.1 of a shift by 1

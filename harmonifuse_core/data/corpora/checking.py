@@ -15,6 +15,7 @@ from harmonifuse_core.data.corpora.reporting import CUT_OFF, NO_TEXT, SHORTER, R
 
 SAME = 0.1  # seconds; lists round their times, and a part this close to the whole file is the whole file
 WHOLE_SHARE = 0.999
+RESERVED = {"id", "audio_filepath", "duration", "text", "speaker", "sample_rate", "dataset", "split"}
 
 
 class Checker:
@@ -64,7 +65,9 @@ class Checker:
         if entry.claimed is not None and header.seconds < entry.claimed - SAME:
             self.report.remarks[SHORTER].append(entry.id)
         self.ids.add(entry.id)
-        labels = {name: value for name, value in entry.labels.items() if value not in (None, "")}
+        labels = {
+            name: value for name, value in entry.labels.items() if value not in (None, "") and name not in RESERVED
+        }
         row = {"id": entry.id, "audio_filepath": path, "duration": max(round(header.seconds, 3), 0.001)}
         row |= {"text": text} if text else {}
         row |= labels

@@ -4,6 +4,7 @@ A column is taken for a field by `--columns field=column`, else by the first of 
 holds a short plain value is kept under its own name.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,4 +108,6 @@ def make_entry(
 
 def _plain(value) -> bool:
     """Worth keeping as a label: numbers, and text that is not a document."""
-    return isinstance(value, (int, float)) or (isinstance(value, str) and 0 < len(value) <= LONGEST)
+    if isinstance(value, str):
+        return 0 < len(value) <= LONGEST
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))

@@ -32,7 +32,7 @@ def _entry(row: Row, listing: Path, folder: Path, raw: Path, options) -> Entry |
     if not isinstance(path, str) or not path:
         return LeftOut(row.where, Reason.DAMAGED, f"audio_filepath is {path!r}")
     base = Path(options["audio_root"] or folder)
-    audio, offset, seconds = base / path, number(row["offset"] or 0), number(row["duration"])
+    audio, offset, seconds = base / path, number(row["offset"] or 0), number(row["duration"]) or None
     if offset is None:
         return LeftOut(path, Reason.DAMAGED, f"{row.where}: offset is {row['offset']!r}")
     name = re.sub(r"\.\w+$", "", shown(audio, base) if audio.is_relative_to(base) else path)

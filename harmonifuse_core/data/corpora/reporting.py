@@ -6,10 +6,10 @@ from typing import Any
 
 from harmonifuse_core.data.audio import SAMPLE_RATE
 from harmonifuse_core.data.corpora.entries import Corpus, LeftOut, Published, Reason
-from harmonifuse_core.data.limits import plain_name
 
 FIRST = 5  # ids that are printed for each reason; the JSON report has all
 MOST_VALUES = 12  # of a field, in the printed counts
+LONGEST = 300  # characters of an id or a detail, printed
 NAMED_CHOICES = 100_000  # ids kept of what is left out by choice: a threshold on Emilia leaves out millions
 CUT_OFF, SHORTER, NO_TEXT, NO_SPEAKER = "cut off", "shorter than stated", "no transcript", "no speaker"
 REMARKS = {
@@ -32,7 +32,8 @@ class Report:
     counts: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     hours: Counter = field(default_factory=Counter)
     speakers: dict[str, set] = field(default_factory=lambda: defaultdict(set))
-    rates: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    rates: Counter = field(default_factory=Counter)
+    odd_rates: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     left_out: dict[Reason, list[LeftOut]] = field(default_factory=lambda: defaultdict(list))
     choices: Counter = field(default_factory=Counter)
     remarks: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -49,7 +50,9 @@ class Report:
         """A line of the manifest, with its final split."""
         self.written += 1
         self.seconds += row["duration"]
-        self.rates[row["sample_rate"]].append(row["id"])
+        self.rates[row["sample_rate"]] += 1
+        if self._unexpected(row["sample_rate"]):
+            self.odd_rates[row["sample_rate"]].append(row["id"])
         for name in {"split", *self.corpus.counted, *filter(None, [self.published.by])}:
             if row.get(name) not in (None, ""):
                 self.counts[name][str(row[name])] += 1
@@ -127,9 +130,9 @@ class Report:
             },
             "left_out_by_choice": dict(self.choices.most_common()),
             "sample_rates": {
-                str(rate): {"count": len(ids), "note": self._rate_note(rate)}
-                | ({"ids": ids} if self._unexpected(rate) else {})
-                for rate, ids in sorted(self.rates.items())
+                str(rate): {"count": count, "note": self._rate_note(rate)}
+                | ({"ids": self.odd_rates[rate]} if self._unexpected(rate) else {})
+                for rate, count in sorted(self.rates.items())
             },
             "remarks": {
                 kind: {"meaning": REMARKS[kind], "count": len(ids), "ids": ids} for kind, ids in self.remarks.items()
@@ -152,9 +155,9 @@ class Report:
         told.append(
             f"  speakers: {len(set().union(*self.speakers.values())):,}" + (f" ({by_split})" if by_split else "")
         )
-        for rate, ids in sorted(self.rates.items()):
-            first = f"; first: {_first(ids)}" if self._unexpected(rate) else ""
-            told.append(f"  {self._rate_note(rate)}: {len(ids):,}{first}")
+        for rate, count in sorted(self.rates.items()):
+            first = f"; first: {_first(self.odd_rates[rate])}" if self._unexpected(rate) else ""
+            told.append(f"  {self._rate_note(rate)}: {count:,}{first}")
         told += self.comparison()
         if shared := self.shared_speakers():
             told.append(f"mind: {len(shared):,} speakers stand in more than one split; first: {_first(list(shared))}")
@@ -188,8 +191,9 @@ def _against(published, found, unit: str, note: str) -> str:
     return told + (f"; not in this folder: {', '.join(absent)}" if absent else "") + (f" ({note})" if note else "")
 
 
-def _plain(text: str) -> str:
-    return plain_name(str(text))
+def _plain(text) -> str:
+    """For a terminal: names from a raw folder may hold control and direction characters."""
+    return "".join(c for c in str(text) if c.isprintable())[:LONGEST]
 
 
 def _first(ids) -> str:

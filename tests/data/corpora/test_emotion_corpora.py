@@ -111,6 +111,12 @@ def test_ravdess_names_all_that_is_missing_of_the_full_design(tree, run):
     assert made.json["speakers_in_several_splits"] == {}
 
 
+def test_two_sentences_cannot_be_held_out(tree, run):
+    tree.audio(*(f"Actor_01/{name}.wav" for name in ravdess_names([1, 2, 3])), seconds=0.05)
+    with pytest.raises(CorpusError, match="also-disjoint sentence: 2 values cannot be divided into 3"):
+        run("ravdess", settings={"also_disjoint": "sentence"})
+
+
 def test_ravdess_damaged(tree, run):
     good, song, fresh, stray = "03-01-05-01-01-01-01", "03-02-05-01-01-01-01", "03-01-09-01-01-01-01", "03-01-05"
     tree.audio(*(f"Actor_01/{name}.wav" for name in (good, song, fresh, stray)))
@@ -235,9 +241,11 @@ def test_nemo_damaged(tree, run):
 def test_msp_podcast(tree, run):
     header = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
     rows = [
-        "MSP_1.wav,N,2.2,4.0,2.6,30,Male,Test1", "MSP_2.wav,A,5,2,5,30,Male,Test2", "MSP_3.wav,C,5,2,5,Unknown,Unknown,Train",
+        "MSP_1.wav,N,2.2,4.0,2.6,30,Male,Test1", "MSP_2.wav,A,5,2,5,30,Male,Test2",
+        "MSP_3.wav,C,5,2,5,Unknown,Unknown,Train",
         "MSP_4.wav,X,5,2,5,7,Female,Train", "MSP_5.wav,Q,5,2,5,7,Female,Train", "MSP_6.wav,,5,2,5,7,Female,Train",
-        "MSP_7.wav,H,5,2,5,7,Female,Mars", "MSP_8.wav,H,5,2,5,7,Female,Development", "MSP_1.wav,N,2.2,4.0,2.6,30,Male,Test1",
+        "MSP_7.wav,H,5,2,5,7,Female,Mars", "MSP_8.wav,H,5,2,5,7,Female,Development",
+        "MSP_1.wav,N,2.2,4.0,2.6,30,Male,Test1",
         "/etc/passwd,H,5,2,5,7,Female,Train",
     ]  # fmt: skip
     tree.text("readme.txt", "#  Release 1.11 (October 1, 2023)  #")

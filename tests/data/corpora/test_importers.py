@@ -19,7 +19,8 @@ def test_kaldi_folder_of_folders(tree, run):
     tree.audio("audio/a.wav", "audio/b.flac", "audio/c.wav")
     kaldi(
         tree, "train", wav_scp=("u1 audio/a.wav", "u2 audio/b.flac"), text=("u1 HELLO  THERE", "u2 GO"),
-        utt2spk=("u1 s1", "u2 s2"), spk2gender=("s1 m", "s2 f"), utt2lang=("u1 de",), utt2emotion=("u1 anger", "u2 calm"),
+        utt2spk=("u1 s1", "u2 s2"), spk2gender=("s1 m", "s2 f"), utt2lang=("u1 de",),
+        utt2emotion=("u1 anger", "u2 calm"),
         utt2dur=("u1 0.2",),
     )  # fmt: skip
     kaldi(tree, "test", wav_scp=("u3 audio/c.wav",), utt2spk=("u3 s3",))
@@ -49,8 +50,10 @@ def test_kaldi_damaged(tree, run):
     made = run("kaldi")
     assert made.ids == ["u1"] and made.rows["u1"]["split"] == "all"
     assert made.why() == {
-        "u1": "duplicate id", "u2": "missing audio", "u3": "command instead of a file", "u4": "path outside the raw folder",
-        "u5": "command instead of a file", "u6": "zero length", "u7": "empty transcript", "u8": "path outside the raw folder",
+        "u1": "duplicate id", "u2": "missing audio", "u3": "command instead of a file",
+        "u4": "path outside the raw folder",
+        "u5": "command instead of a file", "u6": "zero length", "u7": "empty transcript",
+        "u8": "path outside the raw folder",
         "u9": "missing audio", "utt2spk, line 2": "damaged entry",
     }  # fmt: skip
     assert "never run" in made.detail("u3")
@@ -108,9 +111,11 @@ def test_speechbrain_csv_damaged(tree, run):
     tree.audio("a.wav", seconds=1.0)
     tree.audio("low.wav", rate=8_000)
     tree.text(
-        "train.csv", "ID,duration,wav,start,stop,spk_id,wrd", "1,1.0,a.wav,0,16000,s,ALL OF IT", "2,0.5,a.wav,4000,12000,s,PART",
+        "train.csv", "ID,duration,wav,start,stop,spk_id,wrd", "1,1.0,a.wav,0,16000,s,ALL OF IT",
+        "2,0.5,a.wav,4000,12000,s,PART",
         "3,1,b.wav,,,s,GONE", "4,1,a.wav,,,s,", "1,1,a.wav,,,s,AGAIN", "5,1,,,,s,NO PATH", "6,1,a.wav,,,s",
-        "7,1,../outside.wav,,,s,X", "8,1,a.wav,1,x,s,X", "9,0.2,low.wav,,,s,LOW", '10,1,a.wav,,,s,"never closed', "11,1,a.wav,,,s,KEPT",
+        "7,1,../outside.wav,,,s,X", "8,1,a.wav,1,x,s,X", "9,0.2,low.wav,,,s,LOW", '10,1,a.wav,,,s,"never closed',
+        "11,1,a.wav,,,s,KEPT",
     )  # fmt: skip
     tree.audio("../outside.wav")
     made = run("speechbrain_csv")
@@ -132,7 +137,8 @@ def test_nemo_jsonl(tree, run):
     tree.audio("wavs/long.wav", seconds=1.0)
     tree.text(
         "train_manifest.json", nemo_row("wavs/a.wav", speaker=7, emotion="joy"), nemo_row("other/a.wav"),
-        nemo_row("wavs/long.wav", offset=0.25, duration=0.5), nemo_row("wavs/gone.wav"), nemo_row("wavs/b.wav", text=""),
+        nemo_row("wavs/long.wav", offset=0.25, duration=0.5), nemo_row("wavs/gone.wav"),
+        nemo_row("wavs/b.wav", text=""),
         nemo_row("wavs/a.wav"), nemo_row("/etc/passwd"), nemo_row(3), "{", nemo_row("wavs/b.wav", offset="x"),
     )  # fmt: skip
     made = run("nemo_jsonl")
@@ -147,6 +153,18 @@ def test_nemo_jsonl(tree, run):
     }  # fmt: skip
     cut = run("nemo_jsonl", settings={"force": True, "cut": True})
     assert cut.rows["wavs/long@0.25"]["duration"] == 0.5
+
+
+def test_columns_of_the_data_never_replace_what_was_measured(tree, run):
+    tree.audio("a.wav")
+    tree.text(
+        "train.csv", "ID,wav,sample_rate,audio_filepath,dataset,mood,note", f"1,a.wav,7,/x,theirs,fine,{'n' * 300}"
+    )
+    row = run("speechbrain_csv", dataset="mine").rows["1"]
+    assert row == {
+        "id": "1", "audio_filepath": "../raw/a.wav", "duration": 0.2, "mood": "fine", "sample_rate": 16_000,
+        "dataset": "mine", "split": "train",
+    }  # fmt: skip
 
 
 def test_absolute_paths_are_taken_below_the_audio_root_only(tree, run, tmp_path):
@@ -188,8 +206,10 @@ def sound(tree, name: str) -> bytes:
 def test_hf_parquet_writes_the_bytes_beside_the_manifest(tree, run):
     flac, wav = sound(tree, "a.flac"), sound(tree, "b.wav")
     rows = [
-        (flac, "a.flac", 1, "one"), (wav, "b.wav", 0, "two"), (wav[:44], "h.wav", 0, "header"), (b"no audio", "x", 0, "x"),
-        (None, None, 0, "nothing"), (wav, "b.wav", 0, " "), (None, "../../escape.wav", 0, "out"), (wav, None, 9, "label 9"),
+        (flac, "a.flac", 1, "one"), (wav, "b.wav", 0, "two"), (wav[:44], "h.wav", 0, "header"),
+        (b"no audio", "x", 0, "x"),
+        (None, None, 0, "nothing"), (wav, "b.wav", 0, " "), (None, "../../escape.wav", 0, "out"),
+        (wav, None, 9, "label 9"),
     ]  # fmt: skip
     (tree / "data").mkdir()
     pq.write_table(dataset_table(tree, rows), tree / "data/train-00000-of-00001.parquet")
@@ -202,7 +222,8 @@ def test_hf_parquet_writes_the_bytes_beside_the_manifest(tree, run):
     assert made.utterances["train-1"].audio.suffix == ".flac" and made.utterances["train-2"].audio.suffix == ".wav"
     assert "emotion" not in made.rows["train-8"], "a class number without a name is no label"
     assert made.why() == {
-        "train-3": "zero length", "train-4": "unreadable audio", "train-5": "missing audio", "train-6": "empty transcript",
+        "train-3": "zero length", "train-4": "unreadable audio", "train-5": "missing audio",
+        "train-6": "empty transcript",
         "train-7": "path outside the raw folder",
     }  # fmt: skip
     assert len(list((made.out.parent / "hf_datasets.audio").iterdir())) == 4
@@ -214,9 +235,9 @@ def test_hf_saved_to_disk(tree, run):
     for split in ("train", "test"):
         tree.text(f"{split}/state.json", '{"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": null}')
         table = dataset_table(tree, [(flac, "a.flac", 0, "one"), (None, "sounds/p.wav", 1, "two")])
-        with pa.OSFile(str(tree / f"{split}/data-00000-of-00001.arrow"), "wb") as sink:
-            with pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table)
+        path = str(tree / f"{split}/data-00000-of-00001.arrow")
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
     tree.audio("sounds/p.wav")
     made = run("hf_datasets")
     assert made.ids == ["test-1", "test-2", "train-1", "train-2"]
