@@ -1,4 +1,4 @@
-"""Can a run's numbers be trusted? Each check is one sentence on what is there, with what to do where it is not. Pure."""
+"""Can a run's numbers be trusted? Each check is one sentence on what is there, or on what is missing. Pure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,13 +49,11 @@ def _evaluation(evaluations: Mapping[str, dict]) -> list[Check]:
     if not scored:
         return [Check(BAD, "No saved evaluation: there is no number that could be trusted.")]
     found = [Check(GOOD, f"{len({name for name, _, _ in scored})} saved evaluations with intervals.")]
-    few = [
-        (n, t, s["speakers"]) for n, t, s in scored if _is_number(s.get("speakers")) and s["speakers"] < FEW_SPEAKERS
-    ]
+    few = [(n, s["speakers"]) for n, _, s in scored if _is_number(s.get("speakers")) and s["speakers"] < FEW_SPEAKERS]
     if few:
-        least = min(few, key=lambda entry: entry[2])
+        least = min(few, key=lambda entry: entry[1])
         found.append(Check(CARE, (
-            f"{len(few)} of {len(scored)} results rest on fewer than {FEW_SPEAKERS} speakers (least: {int(least[2])} in "
+            f"{len(few)} of {len(scored)} results rest on under {FEW_SPEAKERS} speakers (least: {int(least[1])} in "
             f"{least[0]}): their intervals are likely too narrow."
         )))  # fmt: skip
     off = [(n, s["ece"]) for n, _, s in scored if _is_number(s.get("ece")) and s["ece"] > UNCALIBRATED]
@@ -77,6 +75,7 @@ def _alpha(config: Config | None, metrics: Sequence[Mapping]) -> list[Check]:
     """The failure signatures that the log can show: weights that are uniform, or all on one layer."""
     found = []
     for task in config.model.tasks if config else ():
+        name = task.name.upper()
         for stage, title in (("encoder", "encoder"), ("lm", "language model")):
             _, alpha = alpha_over_training(metrics, task.name, stage)
             if not len(alpha):
@@ -86,15 +85,11 @@ def _alpha(config: Config | None, metrics: Sequence[Mapping]) -> list[Check]:
                 found.append(
                     Check(
                         CARE,
-                        f"{task.name.upper()}: {title} weights are nearly uniform; the fusion may not have learned.",
+                        f"{name}: {title} weights are nearly uniform; the fusion may not have learned.",
                     )
                 )
             elif last.max() > PINNED:
-                found.append(
-                    Check(
-                        CARE, f"{task.name.upper()}: {title} weights sit almost wholly on layer {int(last.argmax())}."
-                    )
-                )
+                found.append(Check(CARE, f"{name}: {title} weights sit almost wholly on layer {int(last.argmax())}."))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What leaves the dashboard: tables as CSV and Parquet, figures as one HTML file that needs no network, answers as JSON."""
+"""What leaves the dashboard: tables as CSV and Parquet, figures as one offline HTML file, answers as JSON."""
 
 import html
 import io
@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from harmonifuse_core.model.harmonifuse import HarmoniFuseOutput
-from harmonifuse_core.model.harmonifuse import LayerWeights
+from harmonifuse_core.model.harmonifuse import HarmoniFuseOutput, LayerWeights
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -39,7 +38,7 @@ def html_bytes(title: str, figures: Mapping[str, go.Figure], background: str, te
     for place, (name, figure) in enumerate(figures.items()):
         body = figure.to_html(full_html=False, include_plotlyjs=not place, config={"displaylogo": False})
         parts.append(f"<section><h2>{html.escape(name)}</h2>{body}</section>")
-    style = f"body{{font-family:system-ui,sans-serif;background:{background};color:{text};max-width:1100px;margin:2rem auto}}"
+    style = f"body{{font-family:system-ui;background:{background};color:{text};max-width:1100px;margin:2rem auto}}"
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
     page = f"<!doctype html><html><head>{head}</head><body><h1>{html.escape(title)}</h1>{''.join(parts)}</body></html>"
     return page.encode()

@@ -1,7 +1,7 @@
 """Every colour of the dashboard, for light and dark. Pure: no streamlit, no plotly.
 
-Alpha and accuracies: Cividis from 0 to a shared maximum. Signed values: a diverging map centred at 0. Classes: Okabe-Ito
-(made for colour-blind readers), always with the class's name and a symbol beside the colour.
+Alpha and accuracies: Cividis from 0 to a shared maximum. Signed values: a diverging map centred at 0. Classes:
+Okabe-Ito (made for colour-blind readers), always with the class's name beside the colour.
 """
 
 import math

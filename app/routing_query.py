@@ -18,8 +18,8 @@ FILTERS = ("split", "dataset", "task")
 TEXT_COLUMNS = ("utterance", "reference", "prediction", "speaker")
 MOST_FACETS = 200
 SHOWN = (
-    "utterance", "task", "reference", "prediction", "error", "errors", "reference_words", "probability", "speaker", "dataset",
-    "split", "duration", "truncated",
+    "utterance", "task", "reference", "prediction", "error", "errors", "reference_words", "probability", "speaker",
+    "dataset", "split", "duration", "truncated",
 )  # fmt: skip
 
 
@@ -110,7 +110,8 @@ def _connection() -> duckdb.DuckDBPyConnection:
 
 
 def _distinct(connection, files: RoutingFiles, name: str) -> list[str]:
-    query = f"SELECT DISTINCT {name} FROM read_parquet(?, union_by_name = true) WHERE {name} IS NOT NULL ORDER BY 1 LIMIT {MOST_FACETS}"
+    source = "read_parquet(?, union_by_name = true)"
+    query = f"SELECT DISTINCT {name} FROM {source} WHERE {name} IS NOT NULL ORDER BY 1 LIMIT {MOST_FACETS}"
     return [str(row[0]) for row in connection.execute(query, [list(files.paths)]).fetchall() if str(row[0])]
 
 

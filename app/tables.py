@@ -102,7 +102,8 @@ def results_table(evaluations: Mapping[str, dict]) -> pd.DataFrame:
                 rows.append({
                     "evaluation": name, "task": task, "measure": title, "key": key, "value": _number(scores.get(key)),
                     "low": low, "high": high, "utterances": _number(scores.get("utterances")),
-                    "speakers": _number(scores.get("speakers")), "interval": str(scores.get("ci_method", "not recorded")),
+                    "speakers": _number(scores.get("speakers")),
+                    "interval": str(scores.get("ci_method", "not recorded")),
                 })  # fmt: skip
     columns = ["evaluation", "task", "measure", "key", "value", "low", "high", "utterances", "speakers", "interval"]
     return pd.DataFrame(rows, columns=columns)
@@ -154,7 +155,7 @@ def alpha_over_training(rows: Sequence[Mapping], task: str, stage: str) -> tuple
         if all(isinstance(v, (int, float)) and math.isfinite(v) for v in alpha):
             steps.append(int(row.get("step", len(steps))))
             values.append(alpha)
-    return steps, np.array(values, np.float64).reshape(len(steps), -1)
+    return steps, np.array(values, np.float64).reshape(len(steps), len(values[0]) if values else 0)
 
 
 def thinned(count: int, most: int) -> np.ndarray:

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"{run.path} has no classification task: there is nothing to calibrate")
         for selection in selections:
             check_label_map(selection.label_map, heads)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"calibrate: {error}", file=sys.stderr)
         return 2
     gathered = {task.name: Logits() for task in heads}

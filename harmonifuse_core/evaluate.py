@@ -40,13 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
         if len(selections := selections_of(options)) > 1:
             raise ValueError("--manifest stands twice: evaluate one manifest at a time")
         selection, run = selections[0], RunFolder(options.run)
+        if options.save == "calibration":
+            raise ValueError("--save calibration: that name belongs to the calibrate command; choose another")
         saved = run.part("evaluation", f"{options.save}.json") if options.save else None
         sources = selection.sources()
         model = load(run, options.device)
         tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
         check_label_map(selection.label_map, [model.config.task(name) for name in tasks] or model.config.tasks)
         writer = RoutingWriter(run.part("routing", f"{options.save}.parquet")) if options.save else None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     try:

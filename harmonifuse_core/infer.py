@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         predict = PredictOptions(tasks, prompts_of(options.prompt))
         for name in [*tasks, *predict.prompts]:
             model.config.task(name)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"infer: {error}", file=sys.stderr)
         return 2
     good = 0
@@ -70,6 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(
+            f"infer: {target or 'standard output'} cannot be written ({error}): check rights and space", file=sys.stderr
+        )
+        return 1
     if target is not None or not good:
         written = f", written to {target}" if target is not None and target.exists() else ""
         print(f"infer: {good} of {len(sources)} recordings answered{written}", file=sys.stderr)

@@ -121,16 +121,12 @@ def _scored(answer, reference: Reference) -> dict:
         error = None if reference.value is None else float(answer.label != reference.value)
         probability = answer.probabilities[answer.label]
         return {"prediction": answer.label, "reference": reference.value, "error": error, "probability": probability}
-    counts = reference.counts
     probability = math.exp(float(answer.token_logprobs.mean())) if len(answer.token_logprobs) else None
-    return {
-        "prediction": answer.text,
-        "reference": reference.value,
-        "error": counts and counts.word_errors / max(1, counts.reference_words),
-        "errors": counts and counts.word_errors,
-        "reference_words": counts and counts.reference_words,
-        "probability": probability,
-    }
+    scored = {"prediction": answer.text, "reference": reference.value, "probability": probability}
+    if counts := reference.counts:
+        errors, words = counts.word_errors, counts.reference_words
+        scored |= {"error": errors / max(1, words), "errors": errors, "reference_words": words}
+    return scored
 
 
 # --- files ---
@@ -311,22 +307,15 @@ def task_divergence(frame: pd.DataFrame, weights: str = "alpha") -> pd.DataFrame
 
     Of several prompts for one task the first row counts.
     """
-    parts = []
+    names, parts = ["utterance", "stage", "task_a", "task_b", "divergence"], []
     for stage, rows in frame.groupby("stage", sort=True):
         tables = {t: g.drop_duplicates("utterance").set_index("utterance") for t, g in rows.groupby("task", sort=True)}
         for a, b in combinations(tables, 2):
             both = tables[a].index.intersection(tables[b].index)
             if len(both):
                 pair = (weight_matrix(tables[task].loc[both], weights) for task in (a, b))
-                columns = {
-                    "utterance": both,
-                    "stage": stage,
-                    "task_a": a,
-                    "task_b": b,
-                    "divergence": jensen_shannon(*pair),
-                }
-                parts.append(pd.DataFrame(columns))
-    names = ["utterance", "stage", "task_a", "task_b", "divergence"]
+                columns = (both, stage, a, b, jensen_shannon(*pair))
+                parts.append(pd.DataFrame(dict(zip(names, columns, strict=True))))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
 
 

@@ -63,7 +63,12 @@ def test_one_record_a_task_and_stage_with_the_answers_own_weights(answers, utter
     counts = word_errors("hello there", answers["asr"].text)
     references = {"asr": Reference("hello there", counts), "ser": Reference("angry", label="anger")}
     records = records_of(utterance, answers, references, audio="wavs/a.wav", seconds=1.5)
-    assert [(r.task, r.stage) for r in records] == [("asr", "encoder"), ("asr", "lm"), ("ser", "encoder"), ("ser", "lm")]
+    assert [(r.task, r.stage) for r in records] == [
+        ("asr", "encoder"),
+        ("asr", "lm"),
+        ("ser", "encoder"),
+        ("ser", "lm"),
+    ]
     for r in records:
         weights = getattr(answers[r.task], r.stage)
         np.testing.assert_array_equal(np.float32(r.alpha), weights.alpha)
@@ -228,9 +233,8 @@ def test_statistics_read_from_a_file_are_those_of_memory(tmp_path):
     ]
     with RoutingWriter(tmp_path / "r.parquet") as writer:
         writer.write(rows)
-    for a, b in zip(
-        routing_statistics(read_routing(tmp_path / "r.parquet")).stages, routing_statistics(frame(*rows)).stages, strict=True
-    ):  # fmt: skip
+    stored, kept = (routing_statistics(table).stages for table in (read_routing(tmp_path / "r.parquet"), frame(*rows)))
+    for a, b in zip(stored, kept, strict=True):
         assert (a.task, a.stage, a.utterances) == (b.task, b.stage, 6)
         np.testing.assert_allclose([*a.mean, a.entropy, a.spread], [*b.mean, b.entropy, b.spread], atol=1e-6)
 

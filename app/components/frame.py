@@ -11,8 +11,8 @@ from harmonifuse_core.runs import RunError, RunFolder
 STYLE = Path(__file__).resolve().parents[1] / "style.css"
 CHOICE, KEPT = "run_choice", "run_kept"
 UNTRAINED = (
-    "**This run is untrained**: no training log, no evaluation. Its answers and weights mean nothing; they show that the "
-    "page works."
+    "**This run is untrained**: no training log, no evaluation. Its answers and weights mean nothing; they only show "
+    "that the page works."
 )
 TRAIN_COMMAND = "python -m harmonifuse_core.train --config harmonifuse_core/configs/default.yaml --run runs/mine"
 

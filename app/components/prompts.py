@@ -19,9 +19,9 @@ from harmonifuse_core.tasks import TaskConfig
 LONGEST = 400
 HOW_TO_READ = """
 - The prompt reaches the language model only: the encoder's gate does not read it, so encoder weights stay as they are.
-- **Change** is edited minus default, centred at 0. **Jensen-Shannon divergence** (base 2) of the two weight rows goes from 0
-  (equal) to 1 (no layer in common).
-- A model that was trained on a few paraphrases may hardly react to a new wording. That is a finding, not a fault of the page.
+- **Change** is edited minus default, centred at 0. **Jensen-Shannon divergence** (base 2) of the two weight rows goes
+  from 0 (equal) to 1 (no layer in common).
+- A model that was trained on a few paraphrases may hardly react to a new wording. That is a finding, not a fault.
 """
 
 
@@ -66,8 +66,10 @@ def _edit(run_name: str, task: TaskConfig) -> str:
         placeholder="own wording",
     )
     text = st.text_area("Prompt", key=key, max_chars=LONGEST, height=80)
-    st.button("Back to the default", key=f"reset-{run_name}-{task.name}", on_click=_reset, args=(key, task.default_prompt),
-              icon=":material/undo:", disabled=text.strip() == task.default_prompt)  # fmt: skip
+    st.button(
+        "Back to the default", key=f"reset-{run_name}-{task.name}", on_click=_reset, args=(key, task.default_prompt),
+        icon=":material/undo:", disabled=text.strip() == task.default_prompt,
+    )  # fmt: skip
     return text.strip() or task.default_prompt
 
 
@@ -132,7 +134,6 @@ def _answer_change(task: str, change: PromptChange, edited, figures: dict) -> No
     if change.encoder.largest > 0:
         encoder = f"largest change {change.encoder.largest:.4f}"
     layer = tables.layer_names(len(change.lm.difference))[change.lm.layer]
-    st.caption(
-        f"LM alpha: largest change {change.lm.largest:.4f} (layer {layer}), Jensen-Shannon divergence "
-        f"{change.lm.divergence:.4f} bit. Encoder alpha: {encoder}."
-    )
+    lm = f"largest change {change.lm.largest:.4f} (layer {layer}), "
+    lm += f"Jensen-Shannon divergence {change.lm.divergence:.4f} bit"
+    st.caption(f"LM alpha: {lm if change.lm.largest > 0 else 'unchanged'}. Encoder alpha: {encoder}.")

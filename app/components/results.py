@@ -12,10 +12,10 @@ from app.figures.base import literal
 
 MOST_CLASSES = 60
 HOW_TO_READ = """
-- **WER** and **CER**: errors over reference words or characters, of the whole corpus; lower is better, and they may pass 1.
+- **WER** and **CER**: errors over reference words or characters, of the whole corpus; lower is better; they may pass 1.
 - **UA** is the mean recall over classes, **WA** the share of right answers; higher is better.
-- **Intervals** are 95 % bootstrap intervals over speakers. With few speakers they are too narrow; the column *interval* says
-  so. An interval speaks of other speakers of the same kind, not of another corpus.
+- **Intervals** are 95 % bootstrap intervals over speakers. With few speakers they are too narrow; the column *interval*
+  says so. An interval speaks of other speakers of the same kind, not of another corpus.
 - **ECE** is the mean distance between confidence and accuracy; 0 is calibrated.
 """
 

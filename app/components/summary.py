@@ -18,12 +18,15 @@ MOST_CARDS = 4
 
 
 def identity(run: RunFolder, config: Config | None) -> None:
-    """Title, description and the facts that name the model. All of it is shown as plain text."""
-    with st.container(key="plain-identity"):
+    """Title, first paragraph of the description and the facts that name the model; text from the config stays text."""
+    with st.container(key="plain-identity", gap="xsmall"):
         if config is None:
             st.text(f"Run {run.name}")
             return
-        st.text(f"{config.title or run.name}\n{config.description}".strip())
+        with st.container(key="plain-run-title"):
+            st.text(config.title or run.name)
+        if first := " ".join(config.description.split("\n\n")[0].split()):
+            st.text(first)
         st.caption(facts(config))
 
 
@@ -32,7 +35,11 @@ def facts(config: Config) -> str:
     model = config.model
     encoder = "".join(c for c in model.encoder.name.rstrip("/").rsplit("/", 1)[-1] if c.isalnum() or c in "-.")
     tasks = ", ".join(task.name.upper() for task in model.tasks)
-    return f"Encoder {encoder} ({model.encoder.finetune}) · gate {model.gate.mode.replace('_', ' ')} · LM {model.lm.kind}, fusion {model.lm.fusion} · tasks {tasks}"
+    parts = (
+        f"Encoder {encoder} ({model.encoder.finetune})", f"gate {model.gate.mode.replace('_', ' ')}",
+        f"LM {model.lm.kind}, fusion {model.lm.fusion}", f"tasks {tasks}",
+    )  # fmt: skip
+    return " · ".join(parts)
 
 
 def main_numbers(results: pd.DataFrame) -> None:
@@ -53,7 +60,7 @@ def speakers(count: float) -> str:
 
 def trust(found: list[Check]) -> None:
     st.subheader("Can its numbers be trusted?", anchor=False)
-    with st.container(key="plain-trust", gap="small"):
+    with st.container(key="plain-trust", gap="xsmall"):
         for check in found:
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 st.badge(

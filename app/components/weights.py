@@ -11,12 +11,12 @@ from harmonifuse_core.data.audio import Clip
 
 NARROW = 12  # more states than this want the page's full width
 HOW_TO_READ = """
-- **Alpha** is the weight that a task gives to each layer's state; each row sums to 1. Layer *input* is the state before the
-  first block. All maps of this page share one colour scale, so equal colours are equal weights.
-- **Effective share** is alpha times the length of that layer's state, scaled to sum 1: what the layer really brings to the
-  sum. A layer with a small alpha and long states may matter more than its alpha tells.
-- **Encoder** weights come from the gate: its learned part *bias* (w, the same for every recording) and, where the run has
-  it, an *input score* that moves with the recording. **Language model** weights are softmax(*bias* + *input score*): the
+- **Alpha** is the weight that a task gives to each layer's state; each row sums to 1. Layer *input* is the state before
+  the first block. Both maps share one colour scale, so equal colours are equal weights.
+- **Effective share** is alpha times the length of that layer's state, scaled to sum 1: what the layer really brings to
+  the sum. A layer with a small alpha and long states may matter more than its alpha tells.
+- **Encoder** weights come from the gate: its learned part *bias* (w, the same for every recording) and, where the run
+  has it, an *input score* that moves with the recording. **Language model** weights are softmax(*bias* + *score*): the
   task's own b and what the FFN reads from the states, prompt included. For text they are the mean over its tokens.
 - Weights say what was mixed in, not what would be missed. A layer can be weighed high and still be replaceable.
 """

@@ -28,13 +28,14 @@ def styled(figure: go.Figure, theme: Theme, height: int, **layout) -> go.Figure:
         hoverlabel={"bgcolor": theme.surface, "font": {"color": theme.text}}, dragmode=False,
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.accent},
     )  # fmt: skip
+    figure.update_layout(**layout)
     axis = {
         "gridcolor": theme.grid, "zerolinecolor": theme.grid, "linecolor": theme.grid, "automargin": True,
-        "tickfont": {"color": theme.text}, "title": {"font": {"color": theme.muted, "size": 12}, "standoff": 6},
+        "tickfont": {"color": theme.text}, "title_font": {"color": theme.muted, "size": 12}, "title_standoff": 6,
     }  # fmt: skip
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
-    return figure.update_layout(**layout)
+    return figure
 
 
 def legend_below(figure: go.Figure, theme: Theme) -> go.Figure:
@@ -50,12 +51,19 @@ def colour_bar(theme: Theme, title: str) -> dict:
 
 
 def heatmap(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], scale: list, low: float, high: float, theme: Theme, *,
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    scale: list,
+    low: float,
+    high: float,
+    theme: Theme,
+    *,
     value_format: str = ".2f",
     name: str = "",
     bar: bool = True,
     values_in_cells: bool = True,
-) -> go.Figure:  # fmt: skip
+) -> go.Figure:
     """Values (R, C) as cells, first row on top; written in the cells where at most 25 stand side by side."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape != (len(rows), len(columns)):
@@ -84,8 +92,9 @@ def _write_values(
 ) -> None:
     """Black or white in each cell, whichever reads better: plotly's own choice falls below a contrast of 4.5 : 1."""
     cells = [(r, c, v) for (r, c), v in np.ndenumerate(values) if np.isfinite(v)]
+    colours = [legible_on(scale_colour(scale, (v - low) / (high - low))) for _, _, v in cells]
     figure.add_scatter(
         x=[c for _, c, _ in cells], y=[r for r, _, _ in cells], mode="text", hoverinfo="skip",
         text=[format(v, value_format) for _, _, v in cells], cliponaxis=False,
-        textfont={"size": 13, "color": [legible_on(scale_colour(scale, (v - low) / (high - low))) for _, _, v in cells]},
+        textfont={"size": 13, "color": colours},
     )  # fmt: skip

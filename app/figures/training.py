@@ -24,7 +24,8 @@ def curves(table: pd.DataFrame, kind: str, theme: Theme) -> go.Figure:
         rows = rows.iloc[thinned(len(rows), MOST_POINTS)]
         few = len(rows) < 25
         figure.add_scatter(
-            x=rows["step"].tolist(), y=rows["value"].tolist(), name=literal(series), mode="lines+markers" if few else "lines",
+            x=rows["step"].tolist(), y=rows["value"].tolist(), name=literal(series),
+            mode="lines+markers" if few else "lines",
             line={"color": task_colour(place, theme), "dash": line_style(place), "width": 2}, marker={"size": 6},
         )  # fmt: skip
     styled(
@@ -40,11 +41,14 @@ def scores_with_intervals(table: pd.DataFrame, theme: Theme) -> go.Figure:
     figure = go.Figure()
     names = [f"{literal(r.evaluation, 26)} · {literal(r.key.upper(), 10)}" for r in table.itertuples()]
     above, below = (table["high"] - table["value"]).fillna(0), (table["value"] - table["low"]).fillna(0)
+    bars = {"type": "data", "array": above.tolist(), "arrayminus": below.tolist()}
+    bars |= {"color": theme.accent, "thickness": 1.6}
     figure.add_scatter(
-        x=table["value"].tolist(), y=list(range(len(table))), mode="markers+text", text=[f"{v:.3f}" for v in table["value"]],
+        x=table["value"].tolist(), y=list(range(len(table))), mode="markers+text",
+        text=[f"{v:.3f}" for v in table["value"]],
         textposition="top center", textfont={"color": theme.text, "size": 11},
         marker={"color": theme.accent, "size": 9, "symbol": "square"},
-        error_x={"type": "data", "array": above.tolist(), "arrayminus": below.tolist(), "color": theme.accent, "thickness": 1.6},
+        error_x=bars,
         customdata=names, hovertemplate="%{customdata}: %{x:.4f}<extra></extra>",
     )  # fmt: skip
     styled(figure, theme, 70 + 42 * len(table))

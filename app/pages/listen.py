@@ -43,9 +43,9 @@ def ready_model(run: RunFolder) -> HarmoniFuse | None:
 def waiting() -> None:
     plain.empty(
         "No recording yet",
-        "Upload a file, record a sentence, or press one of the samples. You will see the transcript, the emotion with its "
-        "probabilities, the weight that each task gave to every layer of encoder and language model, and what changes "
-        "when you ask with another prompt.",
+        "Upload a file, record a sentence, or press one of the samples. You will see the transcript, the emotion with "
+        "its probabilities, the weight that each task gave to every layer of encoder and language model, and what "
+        "changes when you ask with another prompt.",
     )
 
 

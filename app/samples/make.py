@@ -1,8 +1,8 @@
 """Make the bundled clips: `python app/samples/make.py` (needs espeak-ng and this project's libraries).
 
-Each clip is `espeak-ng -v VOICE -s WORDS_A_MINUTE -p PITCH -w FILE TEXT`, resampled from 22.05 to 16 kHz, with a quarter
-of a second of faint noise round it, as a recording has. Synthetic voices act no emotion: they show how the page works,
-not how well the model does.
+Each clip is `espeak-ng -v VOICE -s WORDS_A_MINUTE -p PITCH -w FILE TEXT`, resampled from 22.05 to 16 kHz, with a
+quarter of a second of faint noise round it, as a recording has. Synthetic voices act no emotion: they show how the
+page works, not how well the model does.
 """
 
 import subprocess

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from factories import tiny_run, tone, write_wav
 
+from harmonifuse_core.data.manifest import Utterance
 from harmonifuse_core.inference.predict import predict
 from harmonifuse_core.metrics import classification_report, transcription_report, word_errors
 from harmonifuse_core.routing import Reference, RoutingWriter, records_of
 from harmonifuse_core.runs import RunFolder, load, write_json, write_text
-from harmonifuse_core.data.manifest import Utterance
 from harmonifuse_core.tasks import EMOTIONS
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -64,16 +64,17 @@ def wav(tmp_path) -> Path:
 
 
 def fill(run: RunFolder) -> None:
-    """Training log, evaluation, routing and card, written by the code that writes them in earnest where there is any."""
+    """Training log, evaluation, routing and card, written by the code that writes them in earnest."""
     with run.metrics_file.open("w") as file:
         for step in range(10, 110, 10):
             file.write(json.dumps(metrics_row(step, 3)) + "\n")
     model = load(run)
     waves = [tone(0.6, 100.0 + 20 * i, seed=i) for i in range(6)]
     answers = predict(model, waves)
+    labels = [{"emotion": emotion} for emotion in EMOTIONS[:6]]
     utterances = [
-        Utterance(f"u-{i}", Path(f"u-{i}.wav"), 0.6, "one two", f"speaker-{i % 3}", "tones", "test", {"emotion": EMOTIONS[i]})
-        for i in range(6)
+        Utterance(f"u-{i}", Path(f"u-{i}.wav"), 0.6, "one two", f"speaker-{i % 3}", "tones", "test", label)
+        for i, label in enumerate(labels)
     ]  # fmt: skip
     utterances.append(
         Utterance(f"{HOSTILE}?&#", Path("x.wav"), 0.6, f"{HOSTILE} **bold**", "speaker-9", "tones", "test")

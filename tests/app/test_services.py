@@ -114,7 +114,7 @@ def test_routing_is_filtered_and_counted(full_run, hostile):
     assert set(page(full_run, text="U-3").rows.utterance) == {"u-3"}
     assert set(page(full_run, text=hostile).rows.utterance) == {f"{hostile}?&#"}
     wrong = page(full_run, errors=True).rows
-    assert 0 < len(wrong) and (wrong.error > 0).all()
+    assert len(wrong) > 0 and (wrong.error > 0).all()
 
 
 @pytest.mark.parametrize("text", ["'; DROP TABLE x; --", "%", "_", "\\", '"', "\x00"])

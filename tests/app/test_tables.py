@@ -22,8 +22,9 @@ def layer_weights(*alpha: float) -> LayerWeights:
 def transcript(text: str, alpha=(0.2, 0.8)) -> HarmoniFuseOutput:
     weights_ = layer_weights(*alpha)
     per_token = LayerWeights(*(np.stack([getattr(weights_, n)] * 2) for n in ("alpha", "bias", "score", "share")))
+    logprobs = np.log(np.array([0.5, 0.25], np.float32))
     return HarmoniFuseOutput("asr", "p", layer_weights(0.5, 0.5), weights_, text=text, tokens=(" a", "b"),
-                             token_logprobs=np.log(np.array([0.5, 0.25], np.float32)), token_weights=per_token)  # fmt: skip
+                             token_logprobs=logprobs, token_weights=per_token)  # fmt: skip
 
 
 def emotion(happy: float, alpha=(0.6, 0.4)) -> HarmoniFuseOutput:

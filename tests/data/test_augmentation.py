@@ -1,0 +1,106 @@
+"""Augmentation: the same for the same generator, finite, within full scale, and as strong as asked."""
+
+import numpy as np
+import pytest
+from factories import tone
+
+from harmonifuse_core.config import AugmentConfig
+from harmonifuse_core.data.augmentation import add_noise, augment, coloured_noise, limit_band, reverberate
+
+EVERYTHING = AugmentConfig(
+    speed=(0.9, 1.1), noise_probability=1, noise_snr_db=(5, 30), gain_db=6, room_probability=1, band_probability=1
+)
+CLIP = tone(1.0)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_the_same_generator_gives_the_same_clip_and_another_one_another():
+    a, b, c = (augment(CLIP, EVERYTHING, rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(a, b) and not np.array_equal(a[: len(c)], c[: len(a)])
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("clip", [CLIP, np.zeros(8000, np.float32), tone(0.3) * 8, CLIP[:401]], ids=len)
+def test_results_are_finite_float32_within_full_scale(seed, clip):
+    before = clip.copy()
+    out = augment(clip, EVERYTHING, rng(seed))
+    assert out.dtype == np.float32 and np.isfinite(out).all() and np.abs(out).max() <= 1
+    assert np.array_equal(clip, before) and not np.shares_memory(out, clip)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_length_is_kept_without_time_warp_and_follows_the_speed_with_it(seed):
+    assert len(augment(CLIP, EVERYTHING, rng(seed), time_warp=False)) == len(CLIP)
+    warped = len(augment(CLIP, EVERYTHING, rng(seed)))
+    assert min(abs(warped - len(CLIP) / factor) for factor in (0.9, 1.1)) <= 2
+
+
+def test_speed_moves_the_pitch_too():
+    fast = augment(CLIP, AugmentConfig(speed=(1.1,)), rng())
+
+    def pitch(clip):
+        return np.abs(np.fft.rfft(clip, 1 << 17)).argmax() * 16_000 / (1 << 17)
+
+    assert pitch(fast) == pytest.approx(1.1 * pitch(CLIP), rel=0.01)
+
+
+def test_nothing_asked_changes_nothing():
+    out = augment(CLIP, AugmentConfig(), rng())
+    assert np.array_equal(out, CLIP)
+
+
+@pytest.mark.parametrize("snr", [0.0, 5.0, 15.0, 30.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_has_the_asked_signal_to_noise_ratio(snr, seed):
+    noise = add_noise(CLIP, rng(seed), (snr, snr)) - CLIP
+    measured = 10 * np.log10(np.mean(CLIP**2) / np.mean(noise**2))
+    assert measured == pytest.approx(snr, abs=1.0)
+
+
+def test_the_ratio_is_drawn_from_its_whole_range():
+    ratios = []
+    for seed in range(60):
+        noise = add_noise(CLIP, rng(seed), (5.0, 30.0)) - CLIP
+        ratios.append(10 * np.log10(np.mean(CLIP**2) / np.mean(noise**2)))
+    assert min(ratios) < 9 and max(ratios) > 26 and min(ratios) > 4 and max(ratios) < 31
+
+
+def test_the_colour_of_noise_is_the_slope_of_its_spectrum():
+    def slope(exponent):
+        power = np.abs(np.fft.rfft(coloured_noise(1 << 16, exponent, rng()))) ** 2
+        bins = np.arange(100, len(power))
+        return np.polyfit(np.log10(bins), np.log10(power[100:]), 1)[0]
+
+    assert [round(slope(e), 1) for e in (0.0, 1.0, 2.0)] == pytest.approx([0, -1, -2], abs=0.11)
+
+
+def test_gain_stays_within_its_bounds():
+    quiet = CLIP * 0.1
+    gains = [20 * np.log10(np.std(augment(quiet, AugmentConfig(gain_db=6), rng(s))) / np.std(quiet)) for s in range(40)]
+    assert -6.01 <= min(gains) < -3 and 3 < max(gains) <= 6.01
+
+
+def test_a_room_adds_a_tail_and_keeps_the_level():
+    click = np.zeros(16_000, np.float32)
+    click[4000:4100] = 0.5
+    wet = reverberate(click, rng())
+    assert np.abs(wet[:3999]).max() < 1e-6 < np.abs(wet[4200:6000]).max()
+    assert np.std(wet) == pytest.approx(np.std(click), rel=0.05)
+
+
+def test_a_telephone_band_lets_the_middle_through():
+    time = np.arange(16_000) / 16_000
+    passed = {
+        hz: np.std(limit_band(np.sin(2 * np.pi * hz * time).astype(np.float32), rng())[2000:-2000]) / np.sqrt(0.5)
+        for hz in (10, 1000, 7500)
+    }
+    assert passed[1000] > 0.98 and passed[7500] < 0.05 and passed[10] < 0.4
+
+
+def test_probabilities_are_respected():
+    config = AugmentConfig(noise_probability=0.3)
+    changed = sum(not np.array_equal(augment(CLIP[:1000], config, rng(s)), CLIP[:1000]) for s in range(300))
+    assert 60 < changed < 120
