@@ -1,4 +1,8 @@
-"""The dashboard: `streamlit run app/main.py`. Routes to the pages; each of them answers one question."""
+"""The dashboard: `streamlit run app/main.py`. Routes to the pages; each of them answers one question.
+
+The pages lie in `views/`: Streamlit runs a folder named `pages` by its own old rules, past this file, whenever a server's
+first visitor comes by a deep link.
+"""
 
 import sys
 from pathlib import Path
@@ -16,8 +20,8 @@ st.set_page_config(page_title="HarmoniFuse Lab", page_icon=ICON, layout="wide")
 st.logo(ICON, size="large")
 page = st.navigation(
     [
-        st.Page("pages/listen.py", title="Listen", icon=":material/hearing:", default=True),
-        st.Page("pages/run.py", title="Run", icon=":material/lab_profile:", url_path="run"),
+        st.Page("views/listen.py", title="Listen", icon=":material/hearing:", default=True),
+        st.Page("views/run.py", title="Run", icon=":material/lab_profile:", url_path="run"),
     ]
 )
 frame.shell()

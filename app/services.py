@@ -100,7 +100,8 @@ def config_of(run: RunFolder) -> Config:
 
 def is_trained(run: RunFolder) -> bool:
     """A run that logged no training step and holds no evaluation counts as untrained."""
-    return bool(metrics_rows(run)) or bool(run.names("evaluation", ".json"))
+    scored = set(run.names("evaluation", ".json")) - {"calibration.json"}  # a temperature says nothing of training
+    return bool(metrics_rows(run)) or bool(scored)
 
 
 def _stamp(*paths: Path) -> str:

@@ -20,6 +20,7 @@ import jiwer
 import numpy as np
 from numpy.typing import ArrayLike
 
+from harmonifuse_core.bootstrap import Comparison, Interval, Units, comparison_of, interval_of, resample, units_of
 from harmonifuse_core.calibration import (
     ReliabilityBin,
     expected_calibration_error,
@@ -38,11 +39,6 @@ __all__ = [
 ]  # fmt: skip
 
 NORMALIZERS = ("whisper-english", "basic", "none")
-LEVEL = 0.95
-# Below it the method string warns. Measured on simulated WER (beta-distributed speakers): a 95 % interval covers the
-# truth in 73 % of cases with 3 speakers, 82 % with 5, 89 % with 10, 91 % with 24, 93 % with 40.
-FEW_SPEAKERS = 20
-_WEIGHTS_IN_MEMORY = 4_000_000  # bootstrap weights at a time: 32 MB, whatever N is
 
 
 # --- text ---
@@ -139,103 +135,6 @@ def word_errors(reference: str, hypothesis: str, normalizer: str = "whisper-engl
     )
 
 
-# --- bootstrap ---
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A point estimate with a percentile bootstrap interval.
-
-    Args:
-        low, high: None where no interval exists (one utterance); `method` then says so.
-        resamples: draws that gave a value; fewer than asked where a draw had no reference word.
-        clusters: units that were resampled (speakers, or utterances after the fall-back).
-        method: in words, with its warnings; show it beside the numbers.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    level: float = LEVEL
-    resamples: int
-    seed: int
-    clusters: int
-    method: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """`difference` = A - B on the same utterances; `p_value` two-sided, None where there is no interval."""
-
-    metric: str
-    difference: Interval
-    p_value: float | None
-
-
-@dataclass(frozen=True)
-class _Units:
-    """What is resampled: `index` (N,) int maps each utterance to its unit in [0, count)."""
-
-    index: np.ndarray
-    count: int
-    speakers: int
-    method: str
-
-
-def _units(speakers: Sequence[str], utterances: int) -> _Units:
-    if isinstance(speakers, str) or len(speakers) != utterances:
-        raise ValueError(f"{len(speakers)} speakers but {utterances} utterances; give one speaker id an utterance")
-    for position, speaker in enumerate(speakers):
-        if str(speaker) in ("", "None", "nan", "<NA>"):  # as a gap comes out of JSON and of pandas
-            raise ValueError(f"speaker {speaker!r} at position {position}: give the utterance's id where it is unknown")
-    names, index = np.unique([str(speaker) for speaker in speakers], return_inverse=True)
-    if utterances == 1:
-        return _Units(index, 1, 1, "not available: one utterance cannot be resampled")
-    if len(names) == 1:
-        method = "percentile bootstrap over utterances (one speaker only: says nothing about other speakers)"
-        return _Units(np.arange(utterances), utterances, 1, method)
-    method = "percentile bootstrap over speakers"
-    if len(names) < FEW_SPEAKERS:
-        method += f" ({len(names)} only: likely too narrow)"
-    return _Units(index, len(names), len(names), method)
-
-
-def _resample(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Draw G units with replacement and add up their counts: (G, F) -> (R, F), one weight matrix product a chunk."""
-    if resamples < 1:
-        raise ValueError(f"resamples {resamples}: give at least 1 (2000 is usual)")
-    generator, units = np.random.default_rng(seed), len(sums)
-    chunk, drawn = max(1, _WEIGHTS_IN_MEMORY // units), np.zeros((resamples, sums.shape[1]))
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        picks = generator.integers(units, size=(rows, units)) + np.arange(rows)[:, None] * units  # (r, G)
-        weights = np.bincount(picks.ravel(), minlength=rows * units).reshape(rows, units)  # (r, G) times drawn
-        drawn[start : start + rows] = weights.astype(np.float64) @ sums
-    return drawn
-
-
-def _interval(value: float, draws: np.ndarray, units: _Units, seed: int) -> Interval:
-    """`draws` (R,): the statistic of every resample, NaN where it is undefined."""
-    draws = draws[np.isfinite(draws)]
-    low = high = None
-    if units.count > 1 and draws.size:
-        low, high = (float(q) for q in np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    return Interval(
-        value=float(value), low=low, high=high, resamples=draws.size, seed=seed, clusters=units.count,
-        method=units.method,
-    )  # fmt: skip
-
-
-def _comparison(metric: str, value: float, draws: np.ndarray, units: _Units, seed: int) -> Comparison:
-    interval = _interval(value, draws, units, seed)
-    if interval.low is None:
-        return Comparison(metric, interval, None)
-    draws = draws[np.isfinite(draws)]
-    # Inverts the percentile interval: p < 0.05 where it excludes 0. The 1s keep p above 0 (Davison & Hinkley 1997).
-    tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
-    return Comparison(metric, interval, min(1.0, 2 * (tail + 1) / (draws.size + 1)))
-
-
 # --- transcription ---
 
 
@@ -274,7 +173,7 @@ def _check_errors(errors: Sequence[WordErrors]) -> str:
     return names[0]
 
 
-def _unit_rates(errors: Sequence[WordErrors], units: _Units) -> np.ndarray:
+def _unit_rates(errors: Sequence[WordErrors], units: Units) -> np.ndarray:
     """(G, 2): word errors and reference words of every unit."""
     sums = np.zeros((units.count, 2))
     np.add.at(sums, units.index, [(e.word_errors, e.reference_words) for e in errors])
@@ -295,9 +194,9 @@ def transcription_report(
     Raises:
         ValueError: no utterance, lengths differ, no reference word at all, or two normalisers mixed.
     """
-    normalizer, units = _check_errors(errors), _units(speakers, len(errors))
+    normalizer, units = _check_errors(errors), units_of(speakers, len(errors))
     sums = _unit_rates(errors, units)
-    interval = _interval(_wer(sums.sum(axis=0)), _wer(_resample(sums, resamples, seed)), units, seed)
+    interval = interval_of(_wer(sums.sum(axis=0)), _wer(resample(sums, resamples, seed)), units, seed)
     total = {f.name: int(sum(getattr(e, f.name) for e in errors)) for f in fields(WordErrors)[:7]}
     return TranscriptionReport(
         wer=interval.value,
@@ -333,11 +232,11 @@ def paired_bootstrap(
                 f"utterance {position} has {a.reference_words} reference words in A but {b.reference_words} in B; "
                 "pair them by utterance id"
             )
-    units = _units(speakers, len(errors_a))
+    units = units_of(speakers, len(errors_a))
     sums = np.hstack([_unit_rates(errors_a, units), _unit_rates(errors_b, units)])  # (G, 4)
-    drawn, total = _resample(sums, resamples, seed), sums.sum(axis=0)
+    drawn, total = resample(sums, resamples, seed), sums.sum(axis=0)
     value = _wer(total[:2]) - _wer(total[2:])
-    return _comparison("wer", value, _wer(drawn[:, :2]) - _wer(drawn[:, 2:]), units, seed)
+    return comparison_of("wer", value, _wer(drawn[:, :2]) - _wer(drawn[:, 2:]), units, seed)
 
 
 # --- classification ---
@@ -373,7 +272,7 @@ class ClassificationReport:
         return {**plain, "confusion": [list(row) for row in self.confusion]}
 
 
-def _unit_confusions(reference: np.ndarray, predicted: np.ndarray, classes: int, units: _Units) -> np.ndarray:
+def _unit_confusions(reference: np.ndarray, predicted: np.ndarray, classes: int, units: Units) -> np.ndarray:
     """(N,), (N,) -> (G, C * C): the flat confusion matrix of every unit, rows reference."""
     cell = (units.index * classes + reference) * classes + predicted
     return np.bincount(cell, minlength=units.count * classes**2).reshape(units.count, classes**2).astype(np.float64)
@@ -401,10 +300,10 @@ def classification_report(
     classes, labels = array.shape[1], tuple(labels)
     if len(labels) != classes or len(set(labels)) != classes:
         raise ValueError(f"labels {list(labels)} for {classes} columns; give one distinct label a column")
-    units = _units(speakers, len(reference))
+    units = units_of(speakers, len(reference))
     sums = _unit_confusions(reference, array.argmax(axis=1), classes, units)
-    drawn, flat = _accuracies(_resample(sums, resamples, seed), classes), sums.sum(axis=0)
-    ua, wa = (_interval(_accuracies(flat, classes)[m], drawn[m], units, seed) for m in ("ua", "wa"))
+    drawn, flat = _accuracies(resample(sums, resamples, seed), classes), sums.sum(axis=0)
+    ua, wa = (interval_of(_accuracies(flat, classes)[m], drawn[m], units, seed) for m in ("ua", "wa"))
     confusion = flat.reshape(classes, classes)
     support, predicted, hits = confusion.sum(axis=1), confusion.sum(axis=0), np.diagonal(confusion)
     seen = support + predicted > 0
@@ -441,13 +340,13 @@ def paired_accuracy_bootstrap(
     # Numbered anew: only the classes that occur take a place in the confusion matrices.
     names, joined = np.unique(np.concatenate(arrays), return_inverse=True)
     reference, *predictions = joined.reshape(3, -1)
-    units, classes = _units(speakers, len(reference)), len(names)
+    units, classes = units_of(speakers, len(reference)), len(names)
     sums = np.hstack([_unit_confusions(reference, p, classes, units) for p in predictions])  # (G, 2 * C * C)
-    drawn = np.vstack([_resample(sums, resamples, seed), sums.sum(axis=0)]).reshape(resamples + 1, 2, classes**2)
+    drawn = np.vstack([resample(sums, resamples, seed), sums.sum(axis=0)]).reshape(resamples + 1, 2, classes**2)
     scores = _accuracies(drawn, classes)[metric]  # (R + 1, 2): the last row is the data itself
     # Rounded: the same recalls added up in another order are a tie, not a win by 1e-17 in every draw.
     difference = np.round(scores[:, 0] - scores[:, 1], 12)
-    return _comparison(metric, difference[-1], difference[:-1], units, seed)
+    return comparison_of(metric, difference[-1], difference[:-1], units, seed)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -10,6 +10,7 @@ checkpoints/ step-N/ (not committed)
 import json
 import os
 import platform
+import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -145,14 +146,20 @@ def environment() -> dict:
 
 
 def save_model(model: HarmoniFuse, run: RunFolder, config: Config):
-    """Write config, Hugging Face configs, tokenizer and float16 weights; the index comes last and makes it complete."""
-    run.model.mkdir(parents=True, exist_ok=True)
-    (run.model / "weights.json").unlink(missing_ok=True)
+    """Write config, Hugging Face configs, tokenizer and float16 weights; an older model stays until the new is whole."""
+    partial, old = run.path / "model.part", run.path / "model.old"
+    for folder in (partial, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    partial.mkdir(parents=True)
     save_yaml(config, run.config_file)
-    model.encoder.hf_config.to_json_file(run.model / "encoder.json")
-    model.lm.hf_config.to_json_file(run.model / "lm.json")
-    model.tokenizer.save(run.model)
-    save_shards(model, run.model)
+    model.encoder.hf_config.to_json_file(partial / "encoder.json")
+    model.lm.hf_config.to_json_file(partial / "lm.json")
+    model.tokenizer.save(partial)
+    save_shards(model, partial)
+    if run.model.exists():
+        run.model.rename(old)
+    partial.rename(run.model)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> HarmoniFuse:

@@ -80,6 +80,7 @@ def tiny_config(lm_kind: str = "prefix", encoder: str = "whisper", **changes) ->
         "architecture": dict(LLAMA if lm_kind == "prefix" else WHISPER),
     }
     values["model"] |= {"dropout": 0.0, "max_seconds": 10.0}
+    values["data"] |= {"max_seconds": 8.0}
     values["training"] |= {"batch_size": {"default": 4}, "warmup_steps": 2, "log_every": 1}
     for path, value in changes.items():
         *parents, last = path.split("__")

@@ -170,7 +170,7 @@ def test_memory_chunks_leave_the_distribution_as_it_is(monkeypatch):
     errors = [substituted(k % 7, 10) for k in range(60)]
     speakers = [f"s{k}" for k in range(60)]
     whole = transcription_report(errors, speakers, resamples=2000)
-    monkeypatch.setattr("harmonifuse_core.metrics._WEIGHTS_IN_MEMORY", 60 * 7)
+    monkeypatch.setattr("harmonifuse_core.bootstrap._WEIGHTS_IN_MEMORY", 60 * 7)
     chunked = transcription_report(errors, speakers, resamples=2000)
     assert chunked.resamples == 2000
     assert chunked.wer_ci == pytest.approx(whole.wer_ci, abs=0.01)

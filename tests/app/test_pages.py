@@ -18,7 +18,7 @@ def opened(page: str = "listen", view: str = "", **query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=PATIENCE)
     if page != "listen":  # a page can be chosen once the navigation is known
         at.run()
-        at.switch_page(f"pages/{page}.py")
+        at.switch_page(f"views/{page}.py")
     for name, value in query.items():
         at.query_params[name] = value
     if view:

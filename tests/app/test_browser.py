@@ -1,0 +1,172 @@
+"""The dashboard as a visitor meets it: a real server, headless Chromium, a tiny run with a real model."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from factories import tone, write_wav
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE = 120_000  # ms; the machine may be busy
+TRANSCRIPT = "[class*=st-key-transcript]"
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(built_run, tmp_path_factory):
+    """Address of a fresh server, which nobody has visited."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port)]
+    variables = os.environ | {"HARMONIFUSE_RUNS": str(built_run.path.parent), "OMP_NUM_THREADS": "1"}
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/healthz", process, log)
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            process.terminate()
+            process.wait(20)
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail(f"the server did not start: {log.read_text()}")
+
+
+@pytest.fixture
+def visit(chromium, server):
+    """`visit(path)` opens a page as a new visitor; asks of other machines and dialogs make the test fail."""
+    contexts, elsewhere, dialogs = [], [], []
+
+    def open_page(path: str = "", width: int = 1440):
+        context = chromium.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda r: r.url.startswith((server, "data:", "blob:", "ws:")) or elsewhere.append(r.url))
+        page.on("dialog", lambda d: (dialogs.append(d.message), d.dismiss()))
+        page.goto(server + path, wait_until="commit")
+        page.wait_for_selector("h1")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert elsewhere == [] and dialogs == []
+
+
+def upload(page, name: str, data: bytes) -> None:
+    file = {"name": name, "mimeType": "audio/wav", "buffer": data}
+    page.set_input_files("input[type=file]", file)
+
+
+def wav_bytes(tmp_path: Path, seconds: float = 1.0) -> bytes:
+    return write_wav(tmp_path / "made.wav", tone(seconds)).read_bytes()
+
+
+def test_the_first_visitor_of_a_server_may_come_by_a_deep_link(visit):
+    page = visit(f"run?run=full&utt={quote('u-1')}")
+    page.get_by_text("Link to this utterance").wait_for()
+    assert page.locator("h1").inner_text() == "Run"
+    assert page.get_by_text("run?run=full&utt=u-1").count() == 1
+    page.get_by_role("link", name="Listen").click()
+    page.get_by_text("No recording yet").wait_for()
+    assert "run=full" in page.url
+
+
+def test_a_recording_becomes_text_emotion_and_alpha_and_a_prompt_moves_it(visit, tmp_path):
+    page = visit()
+    page.get_by_text("No recording yet").wait_for()
+    upload(page, "speech.wav", wav_bytes(tmp_path))
+    page.wait_for_selector(TRANSCRIPT)
+    assert page.locator(TRANSCRIPT).inner_text().strip()
+    emotions = page.locator("[class*=st-key-classes-ser], .stPlotlyChart").first
+    emotions.get_by_text("surprised").wait_for()
+    values = [float(v) for v in re.findall(r"\b[01]\.\d\d\b", emotions.inner_text())]
+    assert len(values) == 8 and sum(values) == pytest.approx(1.0, abs=0.05)
+    assert re.search(r"Answered in \d+\.\d s for 1\.0 s of audio on CPU", page.inner_text("body"))
+    assert page.get_by_text("What changed against the default prompt").count() == 0
+    prompt = page.get_by_label("Prompt", exact=True).last
+    prompt.fill("Something else entirely, please")
+    prompt.press("Control+Enter")
+    page.get_by_text("What changed against the default prompt").wait_for()
+    change = re.search(r"LM alpha: largest change (0\.\d+)", page.inner_text("body"))
+    assert change and float(change[1]) > 0.001
+    page.get_by_role("button", name="Back to the default").last.click()
+    page.get_by_text("These are the default prompts").wait_for()
+
+
+def test_a_second_visitor_shares_the_model_and_sees_no_foreign_recording(visit, tmp_path):
+    first = visit()
+    first.get_by_text("No recording yet").wait_for()
+    upload(first, "private-recording.wav", wav_bytes(tmp_path))
+    first.wait_for_selector(TRANSCRIPT)
+    second = visit()
+    second.get_by_text("No recording yet").wait_for()
+    second.get_by_text("Model loads since start: 1.").wait_for()
+    assert "private-recording" not in second.inner_text("body")
+
+
+def test_a_hostile_file_name_stays_text(visit, hostile, tmp_path):
+    page = visit()
+    page.get_by_text("No recording yet").wait_for()
+    upload(page, f"{hostile}.wav", wav_bytes(tmp_path))
+    page.wait_for_selector(TRANSCRIPT)
+    assert page.locator("[class*=st-key-facts-recording]").get_by_text(hostile).count() == 1
+    assert page.locator("img[src='x']").count() == 0
+
+
+def test_a_corrupt_file_gives_a_message_and_the_app_goes_on(visit, tmp_path):
+    page = visit()
+    page.get_by_text("No recording yet").wait_for()
+    upload(page, "broken.wav", b"RIFF\x24\x00\x00\x00WAVEfmt nonsense")
+    page.get_by_text("This recording cannot be used").wait_for()
+    assert "broken.wav: " in page.inner_text("body")
+    upload(page, "fine.wav", wav_bytes(tmp_path, 0.5))
+    page.wait_for_selector(TRANSCRIPT)
+    assert page.get_by_text("This recording cannot be used").count() == 0
+
+
+@pytest.mark.parametrize("path", ["", "run"])
+def test_on_a_phone_nothing_sticks_out(visit, path):
+    page = visit(path, width=390)
+    page.get_by_text("Can its numbers be trusted?" if path else "No recording yet").wait_for()
+    if not path:
+        page.get_by_role("button", name="Quick").click()
+        page.wait_for_selector(TRANSCRIPT)
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
