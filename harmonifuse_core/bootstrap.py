@@ -109,3 +109,14 @@ def comparison_of(metric: str, value: float, draws: np.ndarray, units: Units, se
     # Inverts the percentile interval: p < 0.05 where it excludes 0. The 1s keep p above 0 (Davison & Hinkley 1997).
     tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
     return Comparison(metric, interval, min(1.0, 2 * (tail + 1) / (draws.size + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p values, in the order given (Holm 1979): controls the family-wise error rate."""
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or p.size == 0 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p values {p.tolist()}: give at least one number in [0, 1], without missing ones")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
+    return adjusted.tolist()

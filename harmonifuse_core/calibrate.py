@@ -10,11 +10,9 @@ import argparse
 import json
 import shlex
 import sys
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -72,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     for name, result in results.items():
         model.heads[name].temperature.fill_(result["temperature"])
-    replace_weights(model, run, config)
+    save_model(model, run, config)
     words = sys.argv[1:] if arguments is None else arguments
     record = {
         "tasks": results, "corpora": [s.as_dict() for s in selections], "failed": failed,
@@ -148,15 +146,6 @@ def calibrated(logits: Logits, before: float) -> dict:
         "utterances": len(rows), "speakers": len(logits.speakers), "classes": sorted(logits.classes),
         "left_out": dict(logits.left_out), "note": note,
     }  # fmt: skip
-
-
-def replace_weights(model: HarmoniFuse, run: RunFolder, config):
-    """Write the model beside the old one, rename file by file: only temperatures differ, so a mixture loads too."""
-    with tempfile.TemporaryDirectory(prefix=".calibrate-", dir=run.path) as folder:
-        fresh = RunFolder(Path(folder))
-        save_model(model, fresh, config)
-        for file in sorted(fresh.model.iterdir(), key=lambda f: (f.name == "weights.json", f.name)):
-            file.replace(run.model / file.name)
 
 
 def table(results: dict, failed: list) -> str:

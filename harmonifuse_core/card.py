@@ -1,4 +1,4 @@
-"""Write the model card of a run, `README.md` in its folder: `python -m harmonifuse_core.card --run runs/NAME [--into README.md]`.
+"""Write the model card of a run: `python -m harmonifuse_core.card --run runs/NAME [--into README.md]`.
 
 Every number is read from the run's own files; `--into` puts the same results table between the markers
 `<!-- results -->` and `<!-- /results -->` of another Markdown file.
@@ -47,8 +47,12 @@ def result_rows(run: RunFolder) -> list[str]:
 def results_table(run: RunFolder) -> str:
     rows = result_rows(run)
     if not rows:
-        return "No evaluation has been saved yet: `python -m harmonifuse_core.evaluate --run RUN --manifest M.jsonl --save NAME`."
-    head = "| evaluation | task | score (95 % interval, bootstrap over speakers) | also | utterances / speakers | RTF |\n|---|---|---|---|---|---|"
+        return "No evaluation has been saved yet: run `python -m harmonifuse_core.evaluate` with `--save NAME`."
+    head = (
+        "| evaluation | task | score (95 % interval, bootstrap over speakers) | also | utterances / speakers | RTF |
+"
+        "|---|---|---|---|---|---|"
+    )
     return "\n".join([head, *rows])
 
 

@@ -60,8 +60,8 @@ class GateConfig:
         mode: `per_task`, `shared`, `uniform` or `fixed:K` (state K only; 0 is the state before the first block).
         include_input_state: weigh state 0 too.
         normalise: layer-normalise each state before the sum, so that weights of different layers compare.
-        input_score: our extension, off in the paper: add FFN(mean over time of h_i, standardised) to w_i, so that the gate may also
-            move from utterance to utterance; w stays apart in every record as the `bias` part.
+        input_score: our extension, off in the paper: add FFN(mean over time of h_i, standardised) to w_i, so that the
+            gate may also move from utterance to utterance; w stays apart in every record as the `bias` part.
         last_logit: initial value of w for the last state (the others start at 0).
         last_logit_tasks: tasks whose gate starts so; empty means all. Ignored by a shared gate, which always does.
     """

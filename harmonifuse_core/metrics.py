@@ -20,7 +20,7 @@ import jiwer
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harmonifuse_core.bootstrap import Comparison, Interval, Units, comparison_of, interval_of, resample, units_of
+from harmonifuse_core.bootstrap import Comparison, Interval, Units, comparison_of, holm, interval_of, resample, units_of
 from harmonifuse_core.calibration import (
     ReliabilityBin,
     expected_calibration_error,
@@ -347,14 +347,3 @@ def paired_accuracy_bootstrap(
     # Rounded: the same recalls added up in another order are a tie, not a win by 1e-17 in every draw.
     difference = np.round(scores[:, 0] - scores[:, 1], 12)
     return comparison_of(metric, difference[-1], difference[:-1], units, seed)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p values, in the order given (Holm 1979): controls the family-wise error rate."""
-    p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1 or p.size == 0 or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p values {p.tolist()}: give at least one number in [0, 1], without missing ones")
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
-    return adjusted.tolist()

@@ -146,7 +146,7 @@ def environment() -> dict:
 
 
 def save_model(model: HarmoniFuse, run: RunFolder, config: Config):
-    """Write config, Hugging Face configs, tokenizer and float16 weights; an older model stays until the new is whole."""
+    """Write config, Hugging Face configs, tokenizer, float16 weights; an older model stays until the new is whole."""
     partial, old = run.path / "model.part", run.path / "model.old"
     for folder in (partial, old):
         shutil.rmtree(folder, ignore_errors=True)

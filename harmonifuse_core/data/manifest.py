@@ -44,7 +44,7 @@ def parse_line(line: str, folder: Path, where: str) -> Utterance:
             f"{where}: not a JSON object ({error.msg} at column {error.colno}); write one object a line"
         ) from None
     if not isinstance(row, dict):
-        raise ManifestError(f'{where}: {line.strip()[:60]!r} is not an object with fields; write {{"audio_filepath": ...}}')
+        raise ManifestError(f'{where}: {line.strip()[:60]!r} is not an object; write {{"audio_filepath": ...}}')
     path = row.get("audio_filepath")
     if not isinstance(path, str) or not path.strip():
         raise ManifestError(
