@@ -49,8 +49,7 @@ def results_table(run: RunFolder) -> str:
     if not rows:
         return "No evaluation has been saved yet: run `python -m harmonifuse_core.evaluate` with `--save NAME`."
     head = (
-        "| evaluation | task | score (95 % interval, bootstrap over speakers) | also | utterances / speakers | RTF |
-"
+        "| evaluation | task | score (95 % interval, bootstrap over speakers) | also | utterances / speakers | RTF |\n"
         "|---|---|---|---|---|---|"
     )
     return "\n".join([head, *rows])
