@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
+from harmonifuse_core.allocation import keep_freed_memory
 from harmonifuse_core.config import Config, load_yaml, save_yaml
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
 from harmonifuse_core.model.tokenizer import load_tokenizer
@@ -175,4 +176,5 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> HarmoniFuse:
     lm_hf = AutoConfig.from_pretrained(run.model / "lm.json")
     model = build_model(config.model, encoder_hf=encoder_hf, lm_hf=lm_hf, tokenizer=tokenizer)
     load_shards(model, run.model)
+    keep_freed_memory()
     return model.to(device).eval()

@@ -9,6 +9,7 @@ import sys
 
 import torch
 
+from harmonifuse_core.allocation import keep_freed_memory
 from harmonifuse_core.config import load_yaml, save_yaml
 from harmonifuse_core.model.harmonifuse import build_model
 from harmonifuse_core.runs import RunFolder, environment, save_model, write_json
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             handlers=[logging.FileHandler(run.log_file)],
             force=True,
         )
+        keep_freed_memory()
         torch.manual_seed(config.training.seed)
         trainer = Trainer(config, build_model(config.model), run, options.device, options.resume)
         save_yaml(config, run.config_file)
