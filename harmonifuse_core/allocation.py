@@ -1,7 +1,7 @@
 """Keep freed memory for the next tensor instead of giving it back to the kernel, which zeroes every page again.
 
-On glibc an activation of some megabytes is mapped and unmapped at each operation; element-wise operations on the CPU were
-measured 3 times as slow by it. What is kept is bounded by `KEPT_BYTES` at the heap's end.
+On glibc an activation of some megabytes is mapped and unmapped at each operation; element-wise operations on the CPU
+were measured 3 times as slow by it. What is kept is bounded by `KEPT_BYTES` at the heap's end.
 """
 
 import ctypes

@@ -1,24 +1,56 @@
 """Which utterances of a manifest: the selectors that `evaluate` and `calibrate` share, and their command line."""
 
 import argparse
+import operator
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harmonifuse_core.data.manifest import read_manifest
+from harmonifuse_core.data.manifest import Utterance, read_manifest
 from harmonifuse_core.inference.sources import Source, SourceError, manifest_sources
+
+TEXT_RELATIONS = {"=": operator.eq, "!=": operator.ne}
+NUMBER_RELATIONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`field` of an utterance compared with `value`: = and != as text, the others as numbers. A missing field fails."""
+
+    field: str
+    relation: str
+    value: str
+
+    def holds(self, utterance: Utterance) -> bool:
+        found = utterance.field(self.field)
+        if found is None:
+            return False
+        if self.relation in TEXT_RELATIONS:
+            return TEXT_RELATIONS[self.relation](found, self.value)
+        try:
+            return NUMBER_RELATIONS[self.relation](float(found), float(self.value))
+        except ValueError:
+            raise SourceError(f"--where {self}: {self.field} of {utterance.id!r} is {found!r}, not a number") from None
+
+    def __str__(self) -> str:
+        return f"{self.field}{self.relation}{self.value}"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Utterances of one manifest. speakers, exclude_speakers: keep or drop; ids: regular expression to be found in the
-    id; label_map: manifest label -> model label ('' leaves it out); limit: the first N of what is left (0: all)."""
+    """Utterances of one manifest.
+
+    speakers, exclude_speakers: keep or drop. ids: regular expression to be found in the id. where: conditions on
+    manifest fields. label_map: manifest label -> model label ('' leaves it out). limit: the first N of what is left
+    (0: all).
+    """
 
     manifest: str
     split: str = ""
     speakers: tuple[str, ...] = ()
     exclude_speakers: tuple[str, ...] = ()
     ids: str = ""
+    where: tuple["Condition", ...] = ()
     label_map: dict[str, str] = field(default_factory=dict)
     limit: int = 0
 
@@ -34,10 +66,11 @@ class Selection:
             for u in rows
             if (not self.speakers or u.speaker in self.speakers) and u.speaker not in self.exclude_speakers
         ]
-        rows = [u for u in rows if re.search(self.ids, u.id)]
+        rows = [u for u in rows if re.search(self.ids, u.id) and all(c.holds(u) for c in self.where)]
         if not rows:
             raise SourceError(
-                f"{Path(self.manifest).name}: no utterance is left; loosen --speakers, --exclude-speakers or --ids"
+                f"{Path(self.manifest).name}: no utterance is left; "
+                "loosen --speakers, --exclude-speakers, --ids or --where"
             )
         return manifest_sources(self.manifest, rows[: self.limit or None])
 
@@ -45,8 +78,8 @@ class Selection:
         """For the record: the manifest by its name, without the machine's folders."""
         return {
             "manifest": Path(self.manifest).name, "split": self.split, "speakers": list(self.speakers),
-            "exclude_speakers": list(self.exclude_speakers), "ids": self.ids, "label_map": self.label_map,
-            "limit": self.limit,
+            "exclude_speakers": list(self.exclude_speakers), "ids": self.ids, "where": [str(c) for c in self.where],
+            "label_map": self.label_map, "limit": self.limit,
         }  # fmt: skip
 
 
@@ -82,6 +115,19 @@ def _pairs(text: str) -> dict[str, str]:
     return pairs
 
 
+def _conditions(text: str) -> tuple[Condition, ...]:
+    found = []
+    for item in _names(text):
+        match = re.fullmatch(r"([A-Za-z_]\w*)\s*(>=|<=|!=|=|<|>)\s*(.+)", item)
+        if not match:
+            raise argparse.ArgumentTypeError(f"{item!r}: write field=value or field>=number, e.g. age>=18")
+        condition = Condition(*match.groups())
+        if condition.relation in NUMBER_RELATIONS and not re.fullmatch(r"[-+]?\d+(\.\d*)?", condition.value):
+            raise argparse.ArgumentTypeError(f"{item!r}: {condition.value!r} is not a number")
+        found.append(condition)
+    return tuple(found)
+
+
 def _pattern(text: str) -> str:
     try:
         re.compile(text)
@@ -107,6 +153,7 @@ def add_selection_arguments(parser: argparse.ArgumentParser):
     add("--speakers", "only these", type=_names, metavar="A,B")
     add("--exclude-speakers", "all but these", type=_names, metavar="A,B")
     add("--ids", "only ids in which this regular expression is found", type=_pattern, metavar="REGEX")
+    add("--where", "only where these hold, e.g. 'age>=18,gender=f'", type=_conditions, metavar="FIELD>=VALUE,...")
     add(
         "--label-map",
         "manifest label=model label; an empty model label leaves it out",

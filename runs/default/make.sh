@@ -20,6 +20,8 @@ score speechocean762-dev --manifest $data/speechocean762.jsonl --split dev
 score ravdess-dev --manifest $data/ravdess.jsonl --split dev
 score librispeech-test-other-50 --manifest $data/librispeech.jsonl --split test
 score speechocean762-test --manifest $data/speechocean762.jsonl --split test
+score speechocean762-test-adults --manifest $data/speechocean762.jsonl --split test --where 'age>=18'
+score speechocean762-test-children --manifest $data/speechocean762.jsonl --split test --where 'age<18'
 score ravdess-test --manifest $data/ravdess.jsonl --split test --tasks ser
 score nemo-test --manifest $data/nemo.jsonl --speakers nemo-EB0,nemo-WR0 --ids '_(7[6-9]|8[0-9]|90)$' \
     --label-map $nemo_labels --tasks ser
