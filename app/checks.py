@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.tables import alpha_over_training, measures_of
-from harmonifuse_core.config import Config
 from harmonifuse_core.bootstrap import FEW_SPEAKERS
+from harmonifuse_core.config import Config
 
 GOOD, CARE, BAD = "good", "care", "bad"
 UNCALIBRATED, UNIFORM, PINNED = 0.1, 0.01, 0.95

@@ -1,7 +1,7 @@
 """The dashboard: `streamlit run app/main.py`. Routes to the pages; each of them answers one question.
 
-The pages lie in `views/`: Streamlit runs a folder named `pages` by its own old rules, past this file, whenever a server's
-first visitor comes by a deep link.
+The pages lie in `views/`: Streamlit runs a folder named `pages` by its own old rules, past this file, whenever a
+server's first visitor comes by a deep link.
 """
 
 import sys

@@ -103,7 +103,7 @@ def results_table(evaluations: Mapping[str, dict]) -> pd.DataFrame:
                     "evaluation": name, "task": task, "measure": title, "key": key, "value": _number(scores.get(key)),
                     "low": low, "high": high, "utterances": _number(scores.get("utterances")),
                     "speakers": _number(scores.get("speakers")),
-                    "interval": str(scores.get("ci_method", "not recorded")),
+                    "interval": str(scores.get("ci_method", "not recorded")) if math.isfinite(low) else "none computed",
                 })  # fmt: skip
     columns = ["evaluation", "task", "measure", "key", "value", "low", "high", "utterances", "speakers", "interval"]
     return pd.DataFrame(rows, columns=columns)

@@ -7,6 +7,14 @@ CONFIG = {"displaylogo": False, "displayModeBar": "hover", "scrollZoom": False,
           "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]}  # fmt: skip
 
 
+NARROW = 8  # more cells side by side than this need a width of their own
+
+
+def roomy(columns: int) -> int | None:
+    """Pixels for a heatmap whose values must stay readable on a phone too; None where it may shrink with its column."""
+    return 170 + 44 * columns if columns > NARROW else None
+
+
 def show(figure: go.Figure, key: str, alt: str, width: int | None = None) -> None:
     """`width` in pixels puts the figure in a box that scrolls sideways; without it the figure fills its column."""
     if width is None:

@@ -106,8 +106,8 @@ def _what_changed(run: RunFolder, clip: Clip, default: Answered, after: dict, ch
     names = ["LM".join(name.rsplit("language", 1)) for name in names]
     figures["Change of alpha"] = figure = weights.difference(grid, names, theme)
     st.markdown("**Change of alpha, edited minus default**")
-    width = 140 + 48 * grid.shape[1] if grid.shape[1] > 12 else None
-    chart.show(figure, "prompt-difference", "Change of alpha by layer; the table below has the numbers", width)
+    alt = "Change of alpha by layer; the table below has the numbers"
+    chart.show(figure, "prompt-difference", alt, chart.roomy(grid.shape[1]))
     table = pd.concat(parts, ignore_index=True)
     with st.expander("Table of default and edited alpha", expanded=False):
         columns = number_columns(("default", "edited", "difference"), 5)

@@ -52,7 +52,8 @@ def class_results(evaluations: dict[str, dict], run_name: str) -> None:
     left, right = st.columns([0.55, 0.45], gap="medium")
     with left:
         figures["Confusion"] = figure = classes.confusion(scores["confusion"], labels, theme)
-        chart.show(figure, "confusion", "Confusion matrix; the table below has the counts")
+        alt = "Confusion matrix; the table below has the counts"
+        chart.show(figure, "confusion", alt, 190 + 42 * len(labels))
     with right:
         recall = scores.get("per_class_recall")
         if isinstance(recall, dict):

@@ -1,6 +1,7 @@
 """Logged utterances: filter, page, choose one, see its weights, link to it."""
 
 import shlex
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -56,9 +57,8 @@ def _filters(files: RoutingFiles) -> RoutingFilter:
 def _table(run: RunFolder, files: RoutingFiles) -> str | None:
     """The filtered, paged table; returns the utterance of the row that was chosen just now."""
     wanted = _filters(files)
-    if st.session_state.get("routing_wanted") != wanted:  # another filter starts at its first page
-        st.session_state["routing_wanted"], st.session_state["routing_number"] = wanted, 1
-    page = services.routing_page(files, wanted, st.session_state.get("routing_number", 1))
+    place = f"{run.name}-{crc32(repr(wanted).encode()):x}"  # another filter starts at its first page
+    page = services.routing_page(files, wanted, st.session_state.get(f"routing-page-{place}", 1))
     if not page.total:
         st.info("No logged utterance fits this filter. Loosen it.", icon=":material/filter_alt_off:")
         return None
@@ -66,12 +66,12 @@ def _table(run: RunFolder, files: RoutingFiles) -> str | None:
     table = page.rows.dropna(axis="columns", how="all")
     event = st.dataframe(
         table, hide_index=True, height=min(420, 40 + 35 * len(table)), on_select="rerun", selection_mode="single-row",
-        key=f"routing-table-{run.name}-{hash((wanted, page.page)) & 0xFFFFFF}", column_config=config,
+        key=f"routing-table-{place}-{page.page}", column_config=config,
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"{page.total} answers, page {page.page} of {page.pages}")
         if page.pages > 1:
-            st.pagination(page.pages, key="routing_number")
+            st.pagination(page.pages, key=f"routing-page-{place}")
     downloads("routing", f"{run.name}-utterances-page-{page.page}", table)
     rows = event.selection.rows
     return str(table.iloc[rows[0]]["utterance"]) if rows and rows[0] < len(table) else None
@@ -100,7 +100,7 @@ def detail(run: RunFolder, config: Config | None, files: RoutingFiles, identifie
             with column:
                 st.markdown(f"**{tables.STAGES[stage]}**")
                 figures[tables.STAGES[stage]] = figure = weights.task_layers(grid, tasks, maximum, state.theme(), part)
-                width = 120 + 44 * grid.shape[1] if grid.shape[1] > 12 else None
+                width = chart.roomy(grid.shape[1])
                 chart.show(figure, f"utterance-{stage}", weights.described(grid, tasks, tables.STAGES[stage]), width)
     table = _long(rows)
     with st.expander("Table of weights"):

@@ -9,7 +9,6 @@ from app.figures import weights
 from app.services import Answered
 from harmonifuse_core.data.audio import Clip
 
-NARROW = 12  # more states than this want the page's full width
 HOW_TO_READ = """
 - **Alpha** is the weight that a task gives to each layer's state; each row sums to 1. Layer *input* is the state before
   the first block. Both maps share one colour scale, so equal colours are equal weights.
@@ -32,15 +31,15 @@ def show(answered: Answered, clip: Clip, run_name: str) -> None:
     tasks, theme = list(answered.answers), state.theme()
     grids = {stage: tables.weights_grid(answered.answers, stage, part) for stage in tables.STAGES}
     maximum = weights.range_of(*grids.values())
-    wide = max(grid.shape[1] for grid in grids.values()) > NARROW
+    wide = max(grid.shape[1] for grid in grids.values()) > chart.NARROW
     places = [st.container(), st.container()] if wide else st.columns(2, gap="medium")
     figures = {}
     for place, (stage, grid) in zip(places, grids.items(), strict=True):
         with place:
             st.subheader(tables.STAGES[stage], anchor=False)
             figures[tables.STAGES[stage]] = figure = weights.task_layers(grid, tasks, maximum, theme, part)
-            width = 120 + 44 * grid.shape[1] if wide else None
-            chart.show(figure, f"weights-{stage}", weights.described(grid, tasks, tables.STAGES[stage]), width)
+            alt = weights.described(grid, tasks, tables.STAGES[stage])
+            chart.show(figure, f"weights-{stage}", alt, chart.roomy(grid.shape[1]))
     table = tables.weights_table(answered.answers)
     stem = f"{run_name}-{clip.sha256[:8]}-weights"
     with st.expander("All numbers: alpha, effective share, bias and input score"):

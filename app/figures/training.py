@@ -53,6 +53,6 @@ def scores_with_intervals(table: pd.DataFrame, theme: Theme) -> go.Figure:
     )  # fmt: skip
     styled(figure, theme, 70 + 42 * len(table))
     figure.update_yaxes(
-        tickvals=list(range(len(table))), ticktext=names, range=[len(table) - 0.4, -0.8], showgrid=False
+        tickvals=list(range(len(table))), ticktext=names, range=[len(table) - 0.4, -0.8], showgrid=False, zeroline=False
     )
     return figure.update_xaxes(rangemode="tozero")

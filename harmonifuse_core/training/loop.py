@@ -111,16 +111,16 @@ class Trainer:
             results = self.model({t: b.to(device) for t, b in batches.items()}, self.config.data.augment)
             for task, result in results.items():
                 entry = {
-                    "loss": float(result.loss),
+                    "loss": float(result.loss.detach()),
                     "items": result.count,
                     "seconds": round(seconds_of(batches[task]), 1),
                 }
                 total = total + self.config.model.task(task).loss_weight * result.loss
                 total = total + self._teacher_losses(result, batches[task], examples[task], entry)
                 row["tasks"][task] = entry | alpha_of(result, self.model, task)
-        if not math.isfinite(float(total)):
+        if not math.isfinite(value := float(total.detach())):
             raise TrainingError(
-                f"the loss is {float(total)} at step {step + 1}: lower the rates or raise training.warmup_steps"
+                f"the loss is {value} at step {step + 1}: lower the rates or raise training.warmup_steps"
             )
         total.backward()
         row["gradient_norm"] = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm))
@@ -136,12 +136,12 @@ class Trainer:
         total = 0.0
         if self.settings.state_weight:
             loss = state_loss(result.states.states[-1][taught], result.states.mask[taught], targets)
-            entry["teacher_state"] = float(loss)
+            entry["teacher_state"] = float(loss.detach())
             total = total + self.settings.state_weight * loss
         if self.settings.token_weight and result.token_logits is not None:
             mine = torch.isin(result.token_rows, torch.tensor(taught, device=result.token_rows.device))
             loss = token_loss(result.token_logits[mine], result.token_rows[mine], targets)
-            entry["teacher_tokens"] = float(loss)
+            entry["teacher_tokens"] = float(loss.detach())
             total = total + self.settings.token_weight * loss
         return total
 

@@ -49,14 +49,15 @@ def rows_of(path: Path) -> list[dict]:
 @pytest.mark.parametrize(
     ("lm_kind", "encoder", "architecture"),
     [
-        ("whisper", "whisper", {**WHISPER, "d_model": 32, "decoder_ffn_dim": 64}),
+        ("whisper", "whisper", {**WHISPER, "d_model": 48, "decoder_ffn_dim": 96, "init_std": 0.15}),
         ("prefix", "wavlm", {**LLAMA, "hidden_size": 32, "intermediate_size": 64}),
     ],
 )
 def test_both_tasks_are_learnt_by_heart(tmp_path, lm_kind, encoder, architecture):
     config = config_for(
         tmp_path, lm_kind, encoder, n=4, model__lm__architecture=architecture, model__encoder__finetune="all",
-        training__steps=160, training__learning_rate=8e-3, training__warmup_steps=10, training__checkpoint_every=1000,
+        model__lm__speech_token=lm_kind == "whisper", training__steps=150, training__warmup_steps=10,
+        training__learning_rate=4e-3 if lm_kind == "whisper" else 8e-3, training__checkpoint_every=1000,
     )  # fmt: skip
     model = trained(config, tmp_path / "run")
     rows = rows_of(tmp_path / "run")
@@ -82,7 +83,8 @@ def test_gates_leave_their_initial_values_and_are_logged_for_each_task(tmp_path)
                 assert len(entry[name]) == 3 and sum(entry[name]) == pytest.approx(1, abs=1e-4)
             assert entry["items"] > 0 and entry["seconds"] > 0
         last = rows[-1]["tasks"][task]
-        assert last["task_bias"] == pytest.approx(model.fusion.task_bias[("asr", "ser").index(task)].tolist(), abs=1e-5)
+        final = model.fusion.task_bias[("asr", "ser").index(task)].tolist()
+        assert last["task_bias"] == pytest.approx(final, abs=1e-3)  # logged as they stood in the step's forward pass
         assert max(abs(a - b) for a, b in zip(last["task_bias"], [0, 0, 1], strict=True)) > 0.01
         assert max(map(abs, last["encoder_logits"])) > 0.01
     text = summary(rows[-1])
