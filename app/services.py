@@ -210,7 +210,7 @@ def loaded(run: RunFolder) -> Loaded:
     """The run's model, loaded and warmed once for all sessions; anew when its weights change. Raises RunError."""
     if not run.has_model():
         raise RunError(f"run {run.name!r} has no model/weights.json, so it cannot answer")
-    return _loaded(str(run.path), _stamp(run.model / "weights.json", run.config_file))
+    return _loaded(str(run.path), _stamp(run.weights_index, run.config_file))
 
 
 @st.cache_resource(max_entries=MODELS_KEPT, show_spinner=False)
@@ -254,7 +254,7 @@ def _on_worker(function: Callable, *arguments):
 
 def answer(run: RunFolder, clip: Clip, prompts: Prompts) -> Answered:
     """Answers of the tasks named in `prompts` on one recording, remembered by content. Raises RunError, ValueError."""
-    stamp = _stamp(run.model / "weights.json", run.config_file)
+    stamp = _stamp(run.weights_index, run.config_file)
     return _answer(clip.sha256, str(run.path), stamp, tuple(prompts), loaded(run).model, clip.waveform)
 
 

@@ -53,8 +53,17 @@ def token_table(answer: HarmoniFuseOutput) -> pd.DataFrame:
     return table
 
 
-def probability_table(answer: HarmoniFuseOutput) -> pd.DataFrame:
-    return pd.DataFrame({"class": list(answer.probabilities), "probability": list(answer.probabilities.values())})
+def probability_table(answers: Mapping[str, HarmoniFuseOutput]) -> pd.DataFrame:
+    """One row a task and class."""
+    rows = [(task, name, p) for task, answer in answers.items() for name, p in (answer.probabilities or {}).items()]
+    return pd.DataFrame(rows, columns=["task", "class", "probability"])
+
+
+def mel_table(mel: np.ndarray, seconds: float) -> pd.DataFrame:
+    """The drawn spectrogram: a row a column of the picture, dB below the loudest cell of each mel band."""
+    table = pd.DataFrame(mel.T, columns=[f"band {band}" for band in range(len(mel))])
+    table.insert(0, "seconds", np.linspace(0, seconds, mel.shape[1]))
+    return table
 
 
 def change_table(stage: str, before: LayerWeights, after: LayerWeights) -> pd.DataFrame:

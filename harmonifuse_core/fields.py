@@ -77,7 +77,7 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
                 raise ValueError(f"override {key!r}: {parent!r} has no fields")
-        target[last] = _parse(text, f"override {assignment!r}")
+        target[last] = _parse(text, f"override {assignment!r}") if text else ""  # `data.teacher=` empties a field
     return values
 
 

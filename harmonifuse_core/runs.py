@@ -58,6 +58,7 @@ class RunFolder:
     metrics_file = property(lambda self: self.path / "metrics.jsonl")
     log_file = property(lambda self: self.path / "train.log")
     model = property(lambda self: self.path / "model")
+    weights_index = property(lambda self: self.path / "model" / "weights.json")
     checkpoints = property(lambda self: self.path / "checkpoints")
 
     def part(self, kind: str, name: str = "") -> Path:
@@ -74,7 +75,7 @@ class RunFolder:
         return load_yaml(self.config_file)
 
     def has_model(self) -> bool:
-        return (self.model / "weights.json").is_file()
+        return self.weights_index.is_file()
 
     def names(self, kind: str, suffix: str) -> list[str]:
         """File names (with suffix) present in a part."""

@@ -12,6 +12,7 @@ import torch
 from harmonifuse_core.allocation import keep_freed_memory
 from harmonifuse_core.config import load_yaml, save_yaml
 from harmonifuse_core.model.harmonifuse import build_model
+from harmonifuse_core.model.weights import load_shards
 from harmonifuse_core.runs import RunFolder, environment, save_model, write_json
 from harmonifuse_core.training.loop import Trainer, TrainingError
 
@@ -21,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, help="YAML file, e.g. harmonifuse_core/configs/default.yaml")
     parser.add_argument("--run", required=True, help="run folder to write, e.g. runs/mine")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of --run")
+    parser.add_argument("--init", metavar="RUN", help="start from the weights of this run, which has the same model")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config fields to replace")
     return parser
@@ -40,9 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
         keep_freed_memory()
         torch.manual_seed(config.training.seed)
-        trainer = Trainer(config, build_model(config.model), run, options.device, options.resume)
+        model = build_model(config.model)
+        if options.init:
+            load_shards(model, RunFolder(options.init).model)
+        trainer = Trainer(config, model, run, options.device, options.resume)
         save_yaml(config, run.config_file)
-        write_json(run.environment_file, environment() | {"seed": config.training.seed})
+        write_json(run.environment_file, environment() | {"seed": config.training.seed, "init": options.init})
         save_model(trainer.run(), run, config)
     except (ValueError, TrainingError) as error:
         print(f"train: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from itertools import groupby
 
 import streamlit as st
 
@@ -32,17 +33,17 @@ def empty(title: str, why: str, *commands: str) -> None:
         st.markdown(f"**{title}**")
         st.markdown(why)
         for line in commands:
-            st.code(line, language="bash", wrap_lines=True)
+            st.code(line, language=None, wrap_lines=True)  # coloured code falls below a contrast of 4.5 : 1
 
 
 def word_changes(words: Sequence[tuple[str, str]]) -> None:
-    """A word difference: removed words struck out with a minus, added ones framed with a plus."""
+    """A word difference: removed words struck out behind a minus, added ones underlined behind a plus."""
     parts = []
-    for kind, word in words:
-        word = html.escape(word)
+    for kind, group in groupby(words, key=lambda step: step[0]):
+        text = html.escape(" ".join(word for _, word in group))
         if kind == REMOVED:
-            word = f"<del>−{word}</del>"
+            text = f"<span>−&nbsp;<del>{text}</del></span>"
         elif kind == ADDED:
-            word = f"<ins>+{word}</ins>"
-        parts.append(word)
+            text = f"<span>+&nbsp;<ins>{text}</ins></span>"
+        parts.append(text)
     st.html(f'<p class="hf-diff">{" ".join(parts) or "(no words)"}</p>')

@@ -42,8 +42,12 @@ def show(answered: Answered, clip: Clip, run_name: str) -> None:
             chart.show(figure, f"weights-{stage}", alt, chart.roomy(grid.shape[1]))
     table = tables.weights_table(answered.answers)
     stem = f"{run_name}-{clip.sha256[:8]}-weights"
-    with st.expander("All numbers: alpha, effective share, bias and input score"):
+    with st.expander("All numbers: alpha, effective share, bias, input score; class probabilities"):
         st.dataframe(table, hide_index=True, height=300, column_config=number_columns(tables.PARTS))
+        chances = tables.probability_table(answered.answers)
+        if len(chances):
+            st.dataframe(chances, hide_index=True, column_config=number_columns(("probability",)))
+            downloads("probabilities", f"{run_name}-{clip.sha256[:8]}-probabilities", chances)
     extra = {"run": run_name, "recording": clip.name, "sha256": clip.sha256, "audio_seconds": clip.seconds}
     answers = list(answered.answers.values())
     downloads("weights", stem, table, figures, lambda: exports.answers_json(answers, extra))

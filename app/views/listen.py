@@ -60,7 +60,7 @@ def results(run: RunFolder, model: HarmoniFuse, clip: Clip, right) -> None:
     with right:
         answer.show(answered)
     st.fragment(weights.show)(answered, clip, run.name)
-    sound.show(clip)
+    sound.show(clip, run.name)
     for task in answered.answers.values():
         tokens.show(task, run.name, clip.sha256)
     st.fragment(prompts.editor)(run, clip, answered, tasks)

@@ -36,7 +36,10 @@ def page() -> None:
 def show(view: str, run: RunFolder, config: Config | None, metrics: list, table, evaluations: dict) -> None:
     """Only the open tab is made."""
     if view == "Results":
-        results.show(table, evaluations, run.name) if len(table) else summary.no_results(run)
+        if len(table):
+            results.show(table, evaluations, run.name)
+        else:
+            summary.no_results(run)
     elif view == "Training":
         curves.show(metrics, run)
     elif view == "Layer weights" and config is not None:

@@ -12,6 +12,7 @@ from harmonifuse_core.data.batching import pad_waveforms
 from harmonifuse_core.data.segmentation import segment
 from harmonifuse_core.model.beam_search import beam_search
 from harmonifuse_core.model.decoding import greedy
+from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, HarmoniFuseOutput, LayerWeights
 
 Answers = dict[str, HarmoniFuseOutput]  # by task
@@ -21,14 +22,16 @@ Answers = dict[str, HarmoniFuseOutput]  # by task
 class PredictOptions:
     """tasks: which to answer (all when empty); prompts: {task: text} instead of the default prompt.
 
-    batch_seconds: padded speech in one encoder pass; batch_size: utterances in it at most.
+    batch_seconds: padded speech answered together; batch_size: utterances in it at most; encode_seconds: padded speech
+        in one encoder pass (the encoder is fastest on little at a time, which stays in the cache, the LM on much).
     beams: hypotheses while writing text; 0 takes the model's own setting.
     encoder_alpha, lm_alpha: {task: (L1,) weights} that replace the model's own (interventions).
     """
 
     tasks: tuple[str, ...] = ()
     prompts: dict[str, str] | None = None
-    batch_seconds: float = 120.0
+    batch_seconds: float = 320.0
+    encode_seconds: float = 40.0
     batch_size: int = 32
     beams: int = 0
     encoder_alpha: dict[str, torch.Tensor] | None = None
@@ -82,11 +85,30 @@ def length_batches(seconds: Sequence[float], batch_seconds: float, batch_size: i
 def predict_batch(model: HarmoniFuse, waveforms: Sequence[np.ndarray], options: PredictOptions) -> list[Answers]:
     """Answers for clips that fit the encoder as they are. The model is put in eval mode."""
     model.eval()
-    batch, lengths = pad_waveforms(waveforms)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
-        states = model.encode(batch.to(model.device), lengths.to(model.device))
+        states = encode(model, waveforms, options.encode_seconds)
         columns = {task: answer_task(model, states, task, options) for task in options.task_names(model)}
     return [{task: column[row] for task, column in columns.items()} for row in range(len(waveforms))]
+
+
+def encode(model: HarmoniFuse, waveforms: Sequence[np.ndarray], seconds: float) -> EncoderStates:
+    """States of all clips together, computed over about `seconds` of padded speech at a time, in the clips' order."""
+    parts = []
+    for rows in length_batches([len(w) / SAMPLE_RATE for w in waveforms], seconds, len(waveforms)):
+        batch, lengths = pad_waveforms([waveforms[row] for row in rows])
+        parts.append((rows, model.encode(batch.to(model.device), lengths.to(model.device))))
+    if len(parts) == 1 and parts[0][0] == list(range(len(waveforms))):
+        return parts[0][1]
+    frames = max(states.mask.shape[1] for _, states in parts)
+    mask = torch.zeros(len(waveforms), frames, dtype=torch.bool, device=model.device)
+    first = parts[0][1].states[0]
+    joined = [first.new_zeros(len(waveforms), frames, first.shape[-1]) for _ in parts[0][1].states]
+    for rows, states in parts:
+        width = states.mask.shape[1]
+        mask[rows, :width] = states.mask
+        for target, state in zip(joined, states.states, strict=True):
+            target[rows, :width] = state
+    return EncoderStates(tuple(joined), mask)
 
 
 def answer_task(model: HarmoniFuse, states, task: str, options: PredictOptions) -> list[HarmoniFuseOutput]:

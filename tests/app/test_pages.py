@@ -25,6 +25,7 @@ def opened(page: str = "listen", view: str = "", **query: str) -> AppTest:
         at.session_state["run_view"] = view
     at.run()
     assert not at.exception, at.exception[0].message
+    assert all(element.value.strip("`") != "None" for element in at.markdown)
     return at
 
 

@@ -20,7 +20,7 @@ def gate(stirred: bool = True, **fields) -> GatedEncoderFusion:
         for parameter in module.parameters():
             if parameter.requires_grad:
                 torch.nn.init.normal_(parameter)
-    return module
+    return module.eval()
 
 
 def fusion(stirred: bool = True, **fields) -> PromptAdaptiveFusion:
@@ -30,7 +30,7 @@ def fusion(stirred: bool = True, **fields) -> PromptAdaptiveFusion:
         for parameter in module.parameters():
             if parameter.requires_grad:
                 torch.nn.init.normal_(parameter)
-    return module
+    return module.eval()
 
 
 def speech(seed: int = 1, frames: tuple[int, ...] = (5, 3)) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:

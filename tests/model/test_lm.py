@@ -276,19 +276,25 @@ def test_frames_are_stacked_into_positions(build):
     close(stacked[0, 2], expected)
 
 
-def test_the_speech_token_sums_up_a_standardised_batch_and_remembers_its_scale(build):
-    model = build("whisper-token")
-    token, (features, mask) = model.lm.speech_token, speech(frames=(30, 30, 30))
-    features = 4 * features + torch.tensor([10.0, 0, -20] + 13 * [0])
-    fresh = token(features, mask)
-    assert not token.started and torch.equal(token.mean, torch.zeros(32))  # eval mode tracks nothing
-    token.train()(features, mask)
-    pooled = torch.cat([features.mean(1), features.var(1, correction=0).add(1e-5).sqrt()], -1)
-    close(token.mean, pooled.mean(0))
-    close(token.variance, pooled.var(0, correction=0))
-    standard = (pooled - token.mean) / (token.variance + 1e-4).sqrt()
-    close(token.eval()(features, mask), token.project(standard), atol=1e-4)
-    assert not torch.allclose(token(features, mask), fresh)
-    before = token.mean.clone()
-    token.train()(features + 1, mask)
-    close(token.mean[:16], before[:16] + 0.1)  # momentum 0.1 of a shift by 1
+@torch.no_grad()
+def test_the_speech_token_is_the_standardised_mean_and_deviation_of_the_speech(build):
+    token = build("whisper-token").lm.speech_token
+    features, mask = speech(frames=(30, 12))
+    features = (4 * features + 3) * mask[..., None]
+    token.standardise.mean.fill_(0.5)
+    token.standardise.variance.fill_(4.0)
+    own = features[1, :12]
+    pooled = torch.cat([own.mean(0), (own.var(0, correction=0) + 1e-5).sqrt()])
+    close(token(features, mask)[1], token.project((pooled - 0.5) / (4 + 1e-4) ** 0.5), atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_speech_token_moves_the_answer_of_a_classification_and_no_text(build):
+    model, (features, mask) = build("whisper-token"), speech()
+    prompts, words = [model.tokenizer.prompt_ids(PROMPT)] * 3, texts(model, "ab", "c", "d")
+    answers = []
+    for _ in range(2):
+        answers.append([model.lm.teacher_forced(features, mask, prompts, w).states[-1] for w in (words, None)])
+        model.lm.speech_token.project.bias.add_(1.0)
+    assert torch.equal(answers[0][0], answers[1][0])
+    assert (answers[0][1] - answers[1][1]).abs().max() > 1e-2

@@ -1,0 +1,35 @@
+"""`train --init RUN` starts from the weights of another run."""
+
+import json
+
+import torch
+from factories import tiny_config, tiny_corpus, tiny_run
+
+from harmonifuse_core.config import save_yaml
+from harmonifuse_core.runs import RunFolder, load
+from harmonifuse_core.train import main
+
+
+def arguments(folder, init, run):
+    asr, ser = tiny_corpus(folder, n=4)
+    train = [{"manifest": str(asr), "task": "asr"}, {"manifest": str(ser), "task": "ser"}]
+    rates = dict.fromkeys(("learning_rate", "encoder_rate", "lm_rate", "gate_rate"), 0.0)
+    config = tiny_config(
+        "whisper", data__train=train, training__steps=1, **{f"training__{k}": v for k, v in rates.items()}
+    )
+    save_yaml(config, folder / "config.yaml")
+    return ["--config", str(folder / "config.yaml"), "--run", str(run), "--init", str(init), "--device", "cpu"]
+
+
+def test_weights_come_from_the_other_run(tmp_path):
+    first = tiny_run(tmp_path, "first", "whisper", seed=3)
+    assert main(arguments(tmp_path, first.path, tmp_path / "second")) == 0
+    for name, tensor in load(first).state_dict().items():
+        assert torch.equal(tensor, load(tmp_path / "second").state_dict()[name]), name
+    environment = json.loads(RunFolder(tmp_path / "second").environment_file.read_text())
+    assert environment["init"] == str(first.path)
+
+
+def test_a_run_without_weights_is_refused(tmp_path, capsys):
+    assert main(arguments(tmp_path, tmp_path / "nowhere", tmp_path / "second")) == 1
+    assert "holds no model" in capsys.readouterr().err
