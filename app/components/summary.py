@@ -43,8 +43,8 @@ def facts(config: Config) -> str:
 
 
 def main_numbers(results: pd.DataFrame) -> None:
-    """The main measure of the first evaluations, with interval and size."""
-    rows = results[results["key"].isin(MAIN)].head(MOST_CARDS)
+    """The main measures of the largest test sets, with interval and size."""
+    rows = tables.main_results(results, MAIN).head(MOST_CARDS)
     if rows.empty:
         return
     for column, row in zip(st.columns(len(rows)), rows.itertuples(), strict=True):
