@@ -1,7 +1,7 @@
 """The loop: it learns, and a run that was killed ends with the weights of one that was not."""
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from factories import LLAMA, WHISPER, tiny_config, tiny_corpus, tone, write_mani
 from safetensors.torch import load_file
 
 from harmonifuse_core import load, predict
-from harmonifuse_core.config import CorpusConfig, save_yaml
+from harmonifuse_core.config import CorpusConfig, load_yaml, save_yaml
 from harmonifuse_core.data.audio import decode_waveform
 from harmonifuse_core.data.manifest import read_manifest
 from harmonifuse_core.inference.predict import PredictOptions
@@ -26,7 +26,7 @@ from harmonifuse_core.training.checkpoints import list_checkpoints
 from harmonifuse_core.training.loop import Trainer, TrainingError, summary
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 60
+STEPS, EVERY = 30, 5  # steps of the run that is killed, and between its checkpoints
 
 
 def config_for(folder: Path, lm_kind: str = "whisper", encoder: str = "whisper", n: int = 8, **changes):
@@ -56,8 +56,8 @@ def rows_of(path: Path) -> list[dict]:
 def test_both_tasks_are_learnt_by_heart(tmp_path, lm_kind, encoder, architecture):
     config = config_for(
         tmp_path, lm_kind, encoder, n=4, model__lm__architecture=architecture, model__encoder__finetune="all",
-        model__lm__speech_token=lm_kind == "whisper", training__steps=150, training__warmup_steps=10,
-        training__learning_rate=4e-3 if lm_kind == "whisper" else 8e-3, training__checkpoint_every=1000,
+        model__lm__speech_token=lm_kind == "whisper", training__steps=140, training__warmup_steps=5,
+        training__learning_rate=5e-3 if lm_kind == "whisper" else 8e-3, training__checkpoint_every=1000,
     )  # fmt: skip
     model = trained(config, tmp_path / "run")
     rows = rows_of(tmp_path / "run")
@@ -122,7 +122,7 @@ def resumable(tmp_path_factory):
     augment = {"speed": [0.9, 1.1], "noise_probability": 0.5, "gain_db": 6, "time_masks": 2, "frequency_masks": 1}
     config = config_for(
         folder, model__dropout=0.3, model__encoder__finetune="all", model__lm__speech_token=True,
-        data__augment=augment, training__steps=STEPS, training__checkpoint_every=7, training__average_decay=0.9,
+        data__augment=augment, training__steps=STEPS, training__checkpoint_every=EVERY, training__average_decay=0.9,
         training__batch_size={"asr": 3, "ser": 2},
     )  # fmt: skip
     save_yaml(config, folder / "config.yaml")
@@ -150,16 +150,19 @@ def assert_same_run(a: Path, b: Path):
 
 def test_a_run_killed_and_resumed_ends_like_one_that_was_not(resumable):
     """kill -9 once a checkpoint is there, in the middle of the work, with the debris of a checkpoint half written."""
-    run, config = resumable / "killed", resumable / "config.yaml"
-    process = subprocess.Popen(command(config, run), cwd=ROOT, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not list_checkpoints(run / "checkpoints") and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    config = resumable / "config.yaml"
+    for attempt in range(3):  # on a busy machine the run may end before this process looks again
+        run = resumable / f"killed-{attempt}"
+        process = subprocess.Popen(command(config, run), cwd=ROOT, stderr=subprocess.DEVNULL)
+        while not list_checkpoints(run / "checkpoints") and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
+            break
+    assert process.returncode == -signal.SIGKILL
     reached = list_checkpoints(run / "checkpoints")[-1][0]
     assert 0 < reached < STEPS and not (run / "model").exists()
-    debris = run / "checkpoints" / f"part-{reached + 7:06d}"
+    debris = run / "checkpoints" / f"part-{reached + EVERY:06d}"
     debris.mkdir(exist_ok=True)
     (debris / "model.safetensors").write_bytes(b"half")
     with (run / "metrics.jsonl").open("a") as log:  # a row of a step that will be done again, and one cut off
@@ -171,8 +174,7 @@ def test_a_run_killed_and_resumed_ends_like_one_that_was_not(resumable):
 
 def test_a_run_that_stopped_between_checkpoints_is_resumed_from_the_last_one(resumable):
     run, config = resumable / "stopped", resumable / "config.yaml"
-    settings = [f"training.steps={STEPS}", "training.checkpoint_every=7"]
-    trainer_main = [*command(config, run, *settings)[3:]]
+    arguments = command(config, run)[3:]
     original, calls = Trainer._step, []
 
     def interrupted(self, step):
@@ -183,17 +185,16 @@ def test_a_run_that_stopped_between_checkpoints_is_resumed_from_the_last_one(res
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_step", interrupted)
-        assert main(trainer_main) == 130
+        assert main(arguments) == 130
     assert [row["step"] for row in rows_of(run)] == list(range(1, 18))
-    assert main([*trainer_main, "--resume"]) == 0
+    assert [step for step, _ in list_checkpoints(run / "checkpoints")] == [10, 15]
+    assert main([*arguments, "--resume"]) == 0
     assert_same_run(run, resumable / "whole")
     seconds = [row["seconds"] for row in rows_of(run)]
     assert all(a <= b for a, b in zip(seconds, seconds[1:], strict=False))
 
 
 def test_resuming_a_finished_run_changes_nothing(resumable, tmp_path):
-    import shutil
-
     run = tmp_path / "again"
     shutil.copytree(resumable / "whole", run)
     assert main(command(resumable / "config.yaml", run, "--resume")[3:]) == 0
@@ -201,8 +202,6 @@ def test_resuming_a_finished_run_changes_nothing(resumable, tmp_path):
 
 
 def test_an_existing_run_is_never_overwritten_by_accident(resumable, tmp_path, capsys):
-    import shutil
-
     config, run = resumable / "config.yaml", tmp_path / "run"
     shutil.copytree(resumable / "whole", run)
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "train.log"}
@@ -225,10 +224,10 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over_with_a_clean_log(r
 
 def test_the_run_folder_carries_what_made_it(resumable):
     run = RunFolder(resumable / "whole")
-    assert run.config() == RunFolder(resumable / "early").config() if (resumable / "early").exists() else run.config()
+    assert run.config() == load_yaml(resumable / "config.yaml")
     environment = json.loads(run.environment_file.read_text())
     assert environment["seed"] == 0 and environment["packages"]["torch"] and environment["threads"] >= 1
-    assert "step 60" in run.log_file.read_text() and "asr learns from" in run.log_file.read_text()
+    assert f"step {STEPS}" in run.log_file.read_text() and "asr learns from" in run.log_file.read_text()
     average = load_file(list_checkpoints(run.checkpoints)[-1][1] / "average.safetensors")
     model = dict(load(run.path).named_parameters())
     for name, tensor in average.items():  # the averaged weights are the ones exported
