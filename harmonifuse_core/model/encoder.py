@@ -217,6 +217,6 @@ def wants_normalised_input(name: str, hf_config) -> bool:
         return bool(known)
     try:
         stored = cached_file(name, "preprocessor_config.json")
-    except OSError:
+    except (OSError, ValueError):
         return hf_config.feat_extract_norm == "layer"
     return bool(json.loads(Path(stored).read_text()).get("do_normalize", True))

@@ -24,8 +24,9 @@ def arguments(folder, init, run):
 def test_weights_come_from_the_other_run(tmp_path):
     first = tiny_run(tmp_path, "first", "whisper", seed=3)
     assert main(arguments(tmp_path, first.path, tmp_path / "second")) == 0
+    second = load(tmp_path / "second").state_dict()
     for name, tensor in load(first).state_dict().items():
-        assert torch.equal(tensor, load(tmp_path / "second").state_dict()[name]), name
+        assert torch.equal(tensor, second[name]), name
     environment = json.loads(RunFolder(tmp_path / "second").environment_file.read_text())
     assert environment["init"] == str(first.path)
 
