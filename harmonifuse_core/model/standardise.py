@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class RunningStandardise(nn.Module):
     """(B, *shape) -> the same, standardised elementwise over the utterances seen in training.
 
-    The averages, not the batch's own statistics, are used in training too, so that a batch of one works and the result
-    of an utterance never depends on its neighbours. No gradient passes through them.
+    Running averages, not the batch's own statistics, are used in training too, so that a batch of one works. In eval
+    mode they stand still, and an utterance's result does not depend on its neighbours. No gradient passes through.
     """
 
     def __init__(self, *shape: int, momentum: float = 0.1):
