@@ -274,6 +274,7 @@ class TrainingConfig:
         average_decay: exponential moving average of the weights, used for dev scores and export (0: off).
         state_weight: weight of the squared distance to the teacher's last encoder state (corpora with `teacher`).
         token_weight: weight of the divergence from the teacher's token probabilities (same corpora).
+        entropy_weight: weight of KL(alpha || uniform) of both fusions, so that no gate closes for good (0: none).
     """
 
     steps: int = 1000
@@ -290,6 +291,7 @@ class TrainingConfig:
     average_decay: float = 0.0
     state_weight: float = 0.0
     token_weight: float = 0.0
+    entropy_weight: float = 0.0
     seed: int = 0
     log_every: int = 10
     eval_every: int = 0

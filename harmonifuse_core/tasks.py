@@ -21,6 +21,7 @@ class TaskConfig:
         field: manifest field that holds the target (`text`, `emotion`, `speaker`, ...).
         loss_weight: factor of this task's loss in the sum.
         label_smoothing: in [0, 1).
+        absent_weight: of the penalty on probability beyond chance of classes that the corpus lacks (0: none).
     """
 
     name: str
@@ -30,6 +31,7 @@ class TaskConfig:
     field: str = "emotion"
     loss_weight: float = 1.0
     label_smoothing: float = 0.0
+    absent_weight: float = 0.0
 
     def __post_init__(self):
         if not self.name.isidentifier():
@@ -46,6 +48,8 @@ class TaskConfig:
             raise ValueError(f"task {self.name}: a label stands twice in {list(self.labels)}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"task {self.name}: label_smoothing {self.label_smoothing} is outside [0, 1)")
+        if self.absent_weight < 0:
+            raise ValueError(f"task {self.name}: absent_weight {self.absent_weight} is negative; 0 is none")
 
     @property
     def is_transcription(self) -> bool:

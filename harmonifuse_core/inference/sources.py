@@ -21,7 +21,7 @@ from harmonifuse_core.model.harmonifuse import HarmoniFuse
 
 AUDIO_SUFFIXES = frozenset(suffix for container in CONTAINERS for suffix in container.suffixes)
 # The first window is small, so that the model starts while others are read; later ones are big, since they batch well.
-FIRST_CLIPS, GROWTH, MOST_CLIPS = 8, 8, 512
+FIRST_CLIPS, GROWTH, MOST_CLIPS = 32, 16, 512
 MOST_SECONDS = 1200.0  # 77 MB
 THREADS = 2
 

@@ -107,7 +107,9 @@ class HarmoniFuse(nn.Module):
         if not spec.is_transcription:
             answer = self.fuse_lm(self.lm.teacher_forced(fused.states, states.mask, prompts, None), task)
             logits = self.heads[task](answer.states[:, 0])  # (B, C)
-            loss = classification_loss(logits, batch.labels, batch.allowed, spec.label_smoothing).mean()
+            loss = classification_loss(
+                logits, batch.labels, batch.allowed, spec.label_smoothing, spec.absent_weight
+            ).mean()
             return TaskResult(loss, len(prompts), fused, answer, states, class_logits=logits)
         texts = [list(ids) for ids in batch.token_ids]
         answer = self.fuse_lm(self.lm.teacher_forced(fused.states, states.mask, prompts, texts), task)

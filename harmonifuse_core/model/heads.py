@@ -26,12 +26,30 @@ class ClassificationHead(nn.Module):
         return torch.softmax(logits.float() / self.temperature, -1)
 
 
-def classification_loss(logits: Tensor, labels: Tensor, allowed: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy (B,) over the classes that each utterance's corpus knows.
+def classification_loss(
+    logits: Tensor, labels: Tensor, allowed: Tensor, smoothing: float, absent_weight: float = 0.0
+) -> Tensor:
+    """Cross-entropy (B,) over the classes that each utterance's corpus knows, plus `absent_weight` * `absent_excess`.
 
     `logits` (B, C), `labels` (B,), `allowed` (B, C) True = the corpus has this class: a class that a corpus lacks is
-    neither rewarded nor pushed down by it.
+    neither rewarded nor pushed below chance by it.
     """
+    return _allowed_loss(logits, labels, allowed, smoothing) + absent_weight * absent_excess(logits, allowed)
+
+
+def absent_excess(logits: Tensor, allowed: Tensor) -> Tensor:
+    """How far, in nats, the probability of all classes that the corpus lacks exceeds their uniform share: (B,) >= 0.
+
+    Without a bound their logits are free on that corpus, and its speech is named after them. Below the uniform share
+    no gradient flows: absence from a corpus says nothing against a class.
+    """
+    absent, classes = (~allowed).sum(1), allowed.shape[1]  # (B,)
+    log_probabilities = torch.log_softmax(logits.float(), -1)
+    mass = torch.logsumexp(log_probabilities.masked_fill(allowed, -1e9), -1)
+    return torch.where(absent > 0, (mass - (absent.clamp(min=1) / classes).log()).clamp(min=0), 0.0)
+
+
+def _allowed_loss(logits: Tensor, labels: Tensor, allowed: Tensor, smoothing: float) -> Tensor:
     log_probabilities = torch.log_softmax(logits.float().masked_fill(~allowed, -torch.inf), -1)
     picked = log_probabilities.gather(1, labels[:, None])[:, 0]
     if not smoothing:

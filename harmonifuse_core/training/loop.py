@@ -117,6 +117,8 @@ class Trainer:
                 }
                 total = total + self.config.model.task(task).loss_weight * result.loss
                 total = total + self._teacher_losses(result, batches[task], examples[task], entry)
+                if self.settings.entropy_weight:
+                    total = total + self.settings.entropy_weight * closedness(result)
                 row["tasks"][task] = entry | alpha_of(result, self.model, task)
         if not math.isfinite(value := float(total.detach())):
             raise TrainingError(
@@ -146,15 +148,27 @@ class Trainer:
         return total
 
 
+def own_tokens(result: TaskResult) -> torch.Tensor:
+    """(B, N) True = a position that answers: each utterance's own tokens, or the one position of a classification."""
+    positions = torch.arange(result.lm.alpha.shape[1], device=result.lm.alpha.device)
+    if result.token_rows is None:
+        return (positions < 1).expand(len(result.lm.alpha), -1)
+    return positions < torch.bincount(result.token_rows, minlength=len(result.lm.alpha))[:, None]
+
+
+def closedness(result: TaskResult) -> torch.Tensor:
+    """KL(alpha || uniform) in nats, mean over utterances (encoder) plus mean over answering positions (LM)."""
+    total = 0.0
+    for alpha in (result.encoder.alpha, result.lm.alpha[own_tokens(result)]):  # (B, L1), (M, L1)
+        total = total + (alpha * (alpha.clamp(min=1e-8) * alpha.shape[-1]).log()).sum(-1).mean()
+    return total
+
+
 def alpha_of(result: TaskResult, model: HarmoniFuse, task: str) -> dict:
     """Mean weights of a batch and the parameters behind them, for metrics.jsonl."""
     with torch.no_grad():
-        if result.token_rows is None:
-            lm = result.lm.alpha[:, 0]
-        else:  # mean over each utterance's own tokens
-            counts = torch.bincount(result.token_rows, minlength=len(result.lm.alpha))[:, None]  # (B, 1)
-            own = torch.arange(result.lm.alpha.shape[1], device=counts.device) < counts  # (B, N)
-            lm = (result.lm.alpha * own[..., None]).sum(1) / counts
+        own = own_tokens(result)
+        lm = (result.lm.alpha * own[..., None]).sum(1) / own.sum(1, keepdim=True)  # (B, L1), mean over own tokens
         spread = {"encoder_alpha_std": result.encoder.alpha.std(0), "lm_alpha_std": lm.std(0)} if len(lm) > 1 else {}
         values = {
             "encoder_alpha": result.encoder.alpha.mean(0), "lm_alpha": lm.mean(0),

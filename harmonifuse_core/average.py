@@ -1,0 +1,91 @@
+"""Average the weights of runs: `python -m harmonifuse_core.average --run RUN --output NEW OTHER_RUN[=WEIGHT] ...`.
+
+Runs that were trained one from the other lie in one basin; between them a model often does better on all their data
+than either (Wortsman et al. 2022, robust fine-tuning). The config, metrics and log of --run are kept. The shares sum to
+1: what the others leave belongs to --run.
+"""
+
+import argparse
+import shutil
+import sys
+
+import torch
+
+from harmonifuse_core.config import Config
+from harmonifuse_core.fields import to_dict
+from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.runs import RunError, RunFolder, environment, load, save_model, write_json
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harmonifuse_core.average", description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True, help="run folder whose config and log the result keeps")
+    parser.add_argument("--output", required=True, help="new run folder")
+    parser.add_argument("others", nargs="+", metavar="RUN[=WEIGHT]", help="weight: its share, 0.5 if left out")
+    return parser
+
+
+def _share(text: str) -> tuple[str, float]:
+    folder, separator, weight = text.rpartition("=")
+    try:
+        return (folder, float(weight)) if separator else (text, 0.5)
+    except ValueError:
+        raise RunError(f"{text!r}: {weight!r} is not a weight; write RUN=0.5") from None
+
+
+@torch.no_grad()
+def average_models(models: list[HarmoniFuse], shares: list[float]) -> HarmoniFuse:
+    """The first model, its floating-point weights and running statistics replaced by the sum of share * value.
+
+    Raises ValueError where the models differ in a name or shape, or the shares are no convex combination.
+    """
+    if abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:
+        raise ValueError(f"the shares {shares} must lie in 0 to 1 and sum to 1")
+    states = [model.state_dict() for model in models]
+    for state in states[1:]:
+        odd = next((n for n in states[0].keys() | state.keys() if n not in state or n not in states[0]), None)
+        odd = odd or next((n for n, value in states[0].items() if state[n].shape != value.shape), None)
+        if odd:
+            raise ValueError(f"the runs do not share their architecture: {odd!r} differs")
+    for name, value in states[0].items():
+        if value.is_floating_point():
+            value.copy_(sum(share * state[name] for share, state in zip(shares, states, strict=True)))
+    return models[0]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        run, output = RunFolder(options.run), RunFolder(options.output)
+        if output.path.exists():
+            raise RunError(f"{output.path} exists; name a new folder")
+        others = [_share(text) for text in options.others]
+        shares = [1 - sum(weight for _, weight in others), *(weight for _, weight in others)]
+        config: Config = run.config()
+        folders = [run, *(RunFolder(folder) for folder, _ in others)]
+        for folder in folders[1:]:
+            if _architecture(folder.config()) != _architecture(config):
+                raise RunError(f"{folder.path} has another model section than {run.path}: nothing to average")
+        model = average_models([load(folder) for folder in folders], shares)
+        output.path.mkdir(parents=True)
+        for file in (run.metrics_file, run.log_file):
+            if file.is_file():
+                shutil.copy(file, output.path / file.name)
+        parts = {str(f.path): round(share, 6) for f, share in zip(folders, shares, strict=True)}
+        write_json(output.environment_file, environment() | {"seed": config.training.seed, "average_of": parts})
+        save_model(model, output, config)
+    except (ValueError, OSError) as error:
+        print(f"average: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _architecture(config: Config) -> dict:
+    """What decides the shapes; where weights came from, losses and prompts do not."""
+    model = to_dict(config.model)
+    tasks = [{key: task[key] for key in ("name", "kind", "labels")} for task in model["tasks"]]
+    return {"gate": model["gate"], "lm": model["lm"], "tasks": tasks}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

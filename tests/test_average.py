@@ -1,0 +1,51 @@
+"""Averaging runs: convex combination of every weight and running statistic, and nothing written on refusal."""
+
+import pytest
+import torch
+from torch import nn
+
+from harmonifuse_core.average import average_models, main
+
+
+def model(value: float, width: int = 2) -> nn.Module:
+    built = nn.Sequential(nn.Linear(width, 3), nn.BatchNorm1d(3))
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.fill_(value)
+    built[1].running_mean.fill_(10 * value)
+    built[1].num_batches_tracked.fill_(int(value))
+    return built
+
+
+def test_weights_and_running_statistics_are_the_weighted_mean():
+    mean = average_models([model(1.0), model(5.0)], [0.75, 0.25])
+    assert torch.equal(mean[0].weight, torch.full((3, 2), 2.0))
+    assert torch.equal(mean[1].running_mean, torch.full((3,), 20.0))
+    assert int(mean[1].num_batches_tracked) == 1  # whole numbers stay the first model's
+
+
+def test_a_share_of_one_gives_that_model_back_bit_exact():
+    torch.manual_seed(0)
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    kept = second.weight.detach().clone()
+    assert torch.equal(average_models([first, second], [0.0, 1.0]).weight, kept)
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.6], [1.5, -0.5]])
+def test_shares_that_are_no_convex_combination_are_refused(shares):
+    with pytest.raises(ValueError, match="sum to 1"):
+        average_models([model(1.0), model(2.0)], shares)
+
+
+def test_different_architectures_are_refused_by_name():
+    with pytest.raises(ValueError, match="0.weight"):
+        average_models([model(1.0), model(2.0, width=5)], [0.5, 0.5])
+
+
+def test_command_refuses_and_writes_nothing(tmp_path, capsys):
+    output = tmp_path / "new"
+    assert main(["--run", str(tmp_path / "none"), "--output", str(output), "other=0.5"]) == 1
+    assert "not a run folder" in capsys.readouterr().err
+    assert main(["--run", str(tmp_path / "none"), "--output", str(output), "other=half"]) == 1
+    assert "'half' is not a weight" in capsys.readouterr().err
+    assert not output.exists()
