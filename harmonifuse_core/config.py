@@ -208,9 +208,8 @@ class CorpusConfig:
             raise ValueError(f"corpus {self.manifest}: ids {self.ids!r} is no regular expression ({error})") from None
         _choice("corpus", "text_style", self.text_style, ("asis", "sentence"))
         if self.weight <= 0:
-            raise ValueError(
-                f"corpus {self.manifest}: weight {self.weight} must be positive; leave the corpus out instead"
-            )
+            what = f"corpus {self.manifest}: weight {self.weight}"
+            raise ValueError(f"{what} must be positive; leave the corpus out instead")
 
 
 @dataclass(frozen=True)
@@ -344,7 +343,7 @@ class Config:
 
 
 def save_yaml(config: Config, path: Path):
-    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -32,10 +32,9 @@ from harmonifuse_core.calibration import (
 )
 
 __all__ = [
-    "ClassificationReport", "Comparison", "Interval", "ReliabilityBin", "TranscriptionReport", "WordErrors",
-    "classification_report", "expected_calibration_error", "fit_temperature", "holm", "log_loss", "normalize_text",
+    "ClassificationReport", "Comparison", "Interval", "ReliabilityBin", "TranscriptionReport", "WordErrors", "holm",
+    "classification_report", "expected_calibration_error", "fit_temperature", "log_loss", "normalize_text", "word_errors",
     "normalizer_name", "paired_accuracy_bootstrap", "paired_bootstrap", "reliability_bins", "transcription_report",
-    "word_errors",
 ]  # fmt: skip
 
 NORMALIZERS = ("whisper-english", "basic", "none")
@@ -248,7 +247,7 @@ class ClassificationReport:
 
     `ua` is the macro recall over the classes present in the references, `wa` the accuracy (names as in the Interspeech
     2009 Emotion Challenge), `macro_f1` the mean over classes present in references or predictions (scikit-learn's
-    default), `confusion` C rows (reference) of C columns (prediction), `per_class_recall` None for an absent class.
+    default), `confusion` C rows (reference) of C columns, `per_class_recall` None for an absent class.
     """
 
     ua: float
@@ -260,6 +259,7 @@ class ClassificationReport:
     labels: tuple[str, ...]
     per_class_recall: dict[str, float | None]
     ece: float
+    reliability: tuple[ReliabilityBin, ...]  # the bins behind `ece`
     utterances: int
     speakers: int
     resamples: int
@@ -269,7 +269,7 @@ class ClassificationReport:
     def as_dict(self) -> dict:
         """The fields under their names, tuples as lists, ready for JSON."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {**plain, "confusion": [list(row) for row in self.confusion]}
+        return plain | {"confusion": [list(row) for row in self.confusion]}
 
 
 def _unit_confusions(reference: np.ndarray, predicted: np.ndarray, classes: int, units: Units) -> np.ndarray:
@@ -319,6 +319,7 @@ def classification_report(
             label: float(hit / n) if n else None for label, hit, n in zip(labels, hits, support, strict=True)
         },
         ece=expected_calibration_error(reference, array),
+        reliability=tuple(reliability_bins(reference, array)),
         utterances=len(reference),
         speakers=units.speakers,
         resamples=ua.resamples,

@@ -153,11 +153,13 @@ def save_model(model: HarmoniFuse, run: RunFolder, config: Config):
     for folder in (partial, old):
         shutil.rmtree(folder, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_yaml(config, run.config_file)
     model.encoder.hf_config.to_json_file(partial / "encoder.json")
     model.lm.hf_config.to_json_file(partial / "lm.json")
     model.tokenizer.save(partial)
     save_shards(model, partial)
+    temporary = run.path / ".config.yaml.part"
+    save_yaml(config, temporary)
+    temporary.replace(run.config_file)  # late, so that a stop while weights are written leaves the old pair
     if run.model.exists():
         run.model.rename(old)
     partial.rename(run.model)

@@ -240,6 +240,8 @@ def test_classification_report_by_hand_and_against_sklearn():
     assert plain["confusion"] == [[2, 1, 0], [0, 2, 0], [1, 0, 0]] == confusion_matrix(REFERENCE, PREDICTED).tolist()
     assert plain["per_class_recall"] == {"neutral": pytest.approx(2 / 3), "happy": 1.0, "sad": 0.0}
     assert plain["ece"] == pytest.approx(0.8 - 4 / 6)
+    assert sum(b["count"] for b in plain["reliability"]) == plain["utterances"]
+    assert sum(b["count"] * b["accuracy"] for b in plain["reliability"] if b["count"]) == pytest.approx(4)
     assert (plain["utterances"], plain["speakers"], plain["labels"]) == (6, 2, list(LABELS))
     assert json.loads(json.dumps(plain)) == plain
 

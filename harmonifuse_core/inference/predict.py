@@ -47,7 +47,7 @@ class PredictOptions:
 def predict(
     model: HarmoniFuse, waveforms: Sequence[np.ndarray], options: PredictOptions = PredictOptions()
 ) -> list[Answers]:
-    """Answers for 16 kHz mono `waveforms` (S_i,) of any length, in their order."""
+    """Answers for 16 kHz mono `waveforms` (S_i,) of any length, in their order. Raises ValueError for an empty one."""
     answers: list[Answers | None] = [None] * len(waveforms)
     for index, answer in predict_stream(model, waveforms, options):
         answers[index] = answer
@@ -58,6 +58,8 @@ def predict_stream(
     model: HarmoniFuse, waveforms: Sequence[np.ndarray], options: PredictOptions = PredictOptions()
 ) -> Iterator[tuple[int, Answers]]:
     """Yield (index, answers) as batches finish, shortest first."""
+    if empty := [index for index, waveform in enumerate(waveforms) if not len(waveform)]:
+        raise ValueError(f"waveform {empty[0]} holds no sample: leave it out")
     pieces = [(i, w[a:b]) for i, w in enumerate(waveforms) for a, b in segment(w, max_seconds=model.config.max_seconds)]
     missing = np.bincount([i for i, _ in pieces], minlength=len(waveforms))
     done: dict[int, list[tuple[int, Answers, float]]] = {}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harmonifuse_core.model.decoding import Generated, collect, repeats, token_limit
+from harmonifuse_core.model.decoding import Forbidden, Generated, collect, repeats, token_limit
 from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.fusion import Fused
 
@@ -40,7 +40,7 @@ def beam_search(
     lm_alpha: Tensor | None = None,
 ) -> list[Generated]:
     """Like `decoding.greedy`, keeping `beams` hypotheses an utterance, which leaves with its first `beams` ends."""
-    special, end = model.tokenizer.special_ids(), model.tokenizer.end
+    forbid, end = Forbidden(model.tokenizer), model.tokenizer.end
     output, cache = model.lm.start(encoder_fused.states, states.mask, model.tokenizer.prompt_ids(prompt))
     limits = [token_limit(frames / 50) for frames in states.frames.tolist()]
     alive = list(range(len(limits)))
@@ -53,11 +53,7 @@ def beam_search(
         )
         fused = model.fuse_lm(output, task, override)
         logits = model.lm.logits(fused.states[:, 0]).float()  # (B' width, V)
-        logits[:, special] = -torch.inf
-        logits[:, len(model.tokenizer) :] = -torch.inf
-        best, tokens = logits.topk(beams + 1, dim=-1)
-        logprobs = (best - logits.logsumexp(-1, keepdim=True)).tolist()
-        tokens = tokens.tolist()
+        logprobs, tokens = (best.tolist() for best in torch.log_softmax(forbid(logits), -1).topk(beams + 1, dim=-1))
         weights = torch.stack([fused.alpha, fused.bias, fused.score, fused.share])[:, :, 0].float().cpu().numpy()
         keep, rows, chosen, still = [], [], [], []
         for place, utterance in enumerate(alive):

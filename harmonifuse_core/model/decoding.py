@@ -28,6 +28,23 @@ class Generated:
     truncated: bool
 
 
+class Forbidden:
+    """Sets the logits (B, V) of special tokens, and of places that the tokenizer has no token for, to -inf in place."""
+
+    def __init__(self, tokenizer):
+        ids = sorted(tokenizer.special_ids())
+        self.behind = len(tokenizer)
+        while ids and ids[-1] == self.behind - 1:  # those at the end are one slice, which costs nothing
+            self.behind = ids.pop()
+        self.others = ids
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        logits[:, self.behind :] = -torch.inf
+        if self.others:
+            logits[:, self.others] = -torch.inf
+        return logits
+
+
 def token_limit(seconds: float) -> int:
     """Most tokens that speech of this length may give: fast speech has about 6 a second with punctuation."""
     return int(12 + 8 * seconds)
@@ -53,7 +70,7 @@ def greedy(
     weights. Finished utterances leave the batch. Special tokens are never produced.
     """
     prompt_ids = model.tokenizer.prompt_ids(prompt)
-    special, end = model.tokenizer.special_ids(), model.tokenizer.end
+    forbid, end = Forbidden(model.tokenizer), model.tokenizer.end
     output, cache = model.lm.start(encoder_fused.states, states.mask, prompt_ids)
     seconds = states.frames.tolist()
     limits = [token_limit(frames / 50) for frames in seconds]
@@ -65,10 +82,8 @@ def greedy(
         override = lm_alpha[alive] if lm_alpha is not None and lm_alpha.ndim == 3 else lm_alpha
         fused = model.fuse_lm(output, task, override)
         logits = model.lm.logits(fused.states[:, 0]).float()  # (B', V)
-        logits[:, special] = -torch.inf
-        logits[:, len(model.tokenizer) :] = -torch.inf
-        best, chosen = logits.max(-1)
-        logprob = (best - logits.logsumexp(-1)).tolist()
+        best, chosen = torch.log_softmax(forbid(logits), -1).max(-1)
+        logprob = best.tolist()
         weights = torch.stack([fused.alpha, fused.bias, fused.score, fused.share])[:, :, 0].float().cpu().numpy()
         keep = []
         for row, (utterance, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):

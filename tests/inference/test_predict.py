@@ -135,6 +135,11 @@ def test_nothing_in_nothing_out(model):
     assert predict(model, []) == []
 
 
+def test_an_empty_waveform_is_refused_by_its_number(model):
+    with pytest.raises(ValueError, match="waveform 1 holds no sample"):
+        predict(model, [np.ones(16000, np.float32), np.zeros(0, np.float32)])
+
+
 def test_batches_hold_every_index_once_within_the_limits():
     seconds = np.random.default_rng(0).uniform(0.5, 20, 200)
     batches = length_batches(seconds, 60.0, 8)
