@@ -208,8 +208,7 @@ class CorpusConfig:
             raise ValueError(f"corpus {self.manifest}: ids {self.ids!r} is no regular expression ({error})") from None
         _choice("corpus", "text_style", self.text_style, ("asis", "sentence"))
         if self.weight <= 0:
-            what = f"corpus {self.manifest}: weight {self.weight}"
-            raise ValueError(f"{what} must be positive; leave the corpus out instead")
+            raise ValueError(f"{self.manifest}: weight {self.weight} must be positive; leave the corpus out instead")
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ from harmonifuse_core.calibration import (
 
 __all__ = [
     "ClassificationReport", "Comparison", "Interval", "ReliabilityBin", "TranscriptionReport", "WordErrors", "holm",
-    "classification_report", "expected_calibration_error", "fit_temperature", "log_loss", "normalize_text", "word_errors",
+    "classification_report", "expected_calibration_error", "fit_temperature", "log_loss", "normalize_text",
     "normalizer_name", "paired_accuracy_bootstrap", "paired_bootstrap", "reliability_bins", "transcription_report",
+    "word_errors",
 ]  # fmt: skip
 
 NORMALIZERS = ("whisper-english", "basic", "none")
@@ -315,9 +316,7 @@ def classification_report(
         macro_f1=float((2 * hits[seen] / (support + predicted)[seen]).mean()),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         labels=labels,
-        per_class_recall={
-            label: float(hit / n) if n else None for label, hit, n in zip(labels, hits, support, strict=True)
-        },
+        per_class_recall={x: float(hit / n) if n else None for x, hit, n in zip(labels, hits, support, strict=True)},
         ece=expected_calibration_error(reference, array),
         reliability=tuple(reliability_bins(reference, array)),
         utterances=len(reference),
