@@ -1,0 +1,142 @@
+"""The scalar that attribution explains: one answer of one task as a function of layer terms, fused frames or prompt.
+
+The same number in three ways, so that scores of layers, frames and prompt tokens add up to the same thing:
+
+    answer.of_terms(terms (N, L1, T, D))      terms: alpha_l * norm(h_l), the summands of the gated encoder fusion
+    answer.of_speech(speech (N, T, D))        speech: their sum, what the LM hears
+    answer.of_prompt(prompt (N, P, D))        prompt: input embeddings of its tokens
+
+The encoder's alpha is held at its own value: the terms are what the sum adds up, and the question is which of them the
+answer needs. `N` perturbed copies of one utterance, `T` frames, `L1` states, `P` prompt tokens, `U` text tokens.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harmonifuse_core.analysis.prompt_embedding import forced_with_embeddings, input_embedding
+from harmonifuse_core.model.beam_search import beam_search
+from harmonifuse_core.model.decoding import greedy
+from harmonifuse_core.model.encoder import EncoderStates
+from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.model.lm import LMStates
+from harmonifuse_core.tasks import TaskConfig
+
+NEVER = -1e9  # logit of a token that decoding forbids; finite, so that no gradient turns NaN
+
+
+@dataclass(frozen=True)
+class ExplainedAnswer:
+    """terms (L1, T, D), speech (T, D), prompt (P, D): the intact inputs, detached.
+
+    text: ids of the model's own transcript, None for a class. focus: class index, text token, or None for all tokens.
+    target: in words. label: transcript or class. bias (D,): what the fusion adds to the sum of its terms.
+    """
+
+    model: HarmoniFuse
+    spec: TaskConfig
+    terms: Tensor
+    speech: Tensor
+    bias: Tensor
+    prompt: Tensor
+    prompt_ids: tuple[int, ...]
+    text: tuple[int, ...] | None
+    focus: int | None
+    target: str
+    label: str
+
+    def of_terms(self, terms: Tensor) -> Tensor:
+        return self.of_speech(terms.sum(1) + self.bias)
+
+    def of_speech(self, speech: Tensor) -> Tensor:
+        count = len(speech)
+        texts = None if self.text is None else [list(self.text)] * count
+        prompts = [list(self.prompt_ids)] * count
+        return self._answer(self.model.lm.teacher_forced(speech, self._mask(speech), prompts, texts))
+
+    def of_prompt(self, prompt: Tensor) -> Tensor:
+        speech = self.speech.expand(len(prompt), -1, -1)
+        return self._answer(forced_with_embeddings(self.model.lm, speech, self._mask(speech), prompt, self.text))
+
+    def _mask(self, speech: Tensor) -> Tensor:
+        return torch.ones(speech.shape[:2], dtype=torch.bool, device=speech.device)
+
+    def _answer(self, states: LMStates) -> Tensor:
+        """(N,): the class's logit, the token's log probability, or the mean log probability of the text's tokens."""
+        fused = self.model.fuse_lm(states, self.spec.name).states
+        if self.text is None:
+            return self.model.heads[self.spec.name](fused[:, 0])[:, self.focus]
+        wanted = list(self.text) or [self.model.tokenizer.end]  # of an empty text: the decision to end
+        logits = self.model.lm.logits(fused[:, : len(wanted)]).float()[..., : len(self.model.tokenizer)]  # (N, U, V)
+        special = torch.tensor(self.model.tokenizer.special_ids(), dtype=torch.long, device=logits.device)
+        logits = logits.index_fill(-1, special, NEVER)  # as decoding does: the number is that of `token_logprobs`
+        tokens = torch.tensor(wanted, device=logits.device).expand(len(logits), -1)[..., None]
+        logprobs = logits.gather(-1, tokens)[..., 0] - logits.logsumexp(-1)
+        return logprobs.mean(1) if self.focus is None else logprobs[:, self.focus]
+
+
+def explain_answer(
+    model: HarmoniFuse, clip: np.ndarray | EncoderStates, task: str, prompt: str | None = None,
+    target: str | int | None = None,
+) -> ExplainedAnswer:  # fmt: skip
+    """Let the model answer, and set up the function of that answer.
+
+    clip: (S,) waveform at 16 kHz, or its states (a batch of one). prompt: None for the default one; "" is no prompt.
+    target: a class name (None: the class that the model chose); for text, the position of one token of the model's own
+    transcript (None: the mean over all of them). Puts the model in eval mode. Raises ValueError.
+    """
+    model.eval()
+    spec = model.config.task(task)
+    prompt = spec.default_prompt if prompt is None else prompt
+    with torch.inference_mode(False), torch.no_grad():
+        states = clip if isinstance(clip, EncoderStates) else _encode(model, clip)
+        states = _single(states)
+        gated = model.fuse_encoder(states, task)
+        terms = torch.stack([a * model.gate.norm(s[0]) for a, s in zip(gated.alpha[0], states.states, strict=True)])
+        ids = model.tokenizer.prompt_ids(prompt)
+        text, focus, words, label = _chosen(model, states, gated, spec, prompt, target)
+        embeddings = input_embedding(model.lm).weight[ids].clone()
+        bias = model.gate.norm.bias.clone()
+        speech = terms.sum(0) + bias
+    return ExplainedAnswer(
+        model, spec, terms, speech, bias, embeddings, tuple(ids), text, focus, words, label
+    )  # fmt: skip
+
+
+def _encode(model: HarmoniFuse, clip: np.ndarray) -> EncoderStates:
+    clip = torch.as_tensor(np.asarray(clip, np.float32), device=model.device)
+    if clip.ndim != 1 or not len(clip):
+        raise ValueError(f"a clip of shape {tuple(clip.shape)}: give one mono waveform (S,) at 16 kHz")
+    return model.encode(clip[None], torch.tensor([len(clip)], device=model.device))
+
+
+def _single(states: EncoderStates) -> EncoderStates:
+    """A batch of one without padding, in tensors that may take part in autograd."""
+    if len(states.mask) != 1:
+        raise ValueError(f"{len(states.mask)} utterances: attribution explains one at a time")
+    frames = int(states.mask.sum())
+    return EncoderStates(tuple(s[:, :frames].clone() for s in states.states), states.mask[:, :frames].clone())
+
+
+def _chosen(model, states, gated, spec, prompt, target):
+    """(text ids or None, focus, target in words, answer)."""
+    if not spec.is_transcription:
+        output = model.lm.teacher_forced(gated.states, states.mask, [model.tokenizer.prompt_ids(prompt)], None)
+        logits = model.heads[spec.name](model.fuse_lm(output, spec.name).states[:, 0])[0]
+        label = spec.labels[int(logits.argmax())]
+        wanted = label if target is None else target
+        if wanted not in spec.labels:
+            raise ValueError(f"target {wanted!r} is no class of {spec.name}; it has {', '.join(spec.labels)}")
+        return None, spec.labels.index(wanted), f"logit of {wanted!r}", label
+    # A prompt of white space alone keeps the special tokens, as `prompt_ids` has it.
+    beams = {} if model.config.beams == 1 else {"beams": model.config.beams}
+    search = beam_search if beams else greedy
+    ids = tuple(search(model, states, gated, spec.name, prompt, **beams)[0].tokens)
+    label = model.tokenizer.decode(list(ids))
+    if target is None:
+        return ids, None, "mean log probability of the transcript's tokens", label
+    if isinstance(target, bool) or not isinstance(target, int) or not 0 <= target < len(ids):
+        raise ValueError(f"target {target!r}: give a token of the transcript, 0 to {len(ids) - 1}, or None for all")
+    return ids, target, f"log probability of token {target} ({model.tokenizer.piece(ids[target]).strip()!r})", label
