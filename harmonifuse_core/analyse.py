@@ -20,7 +20,7 @@ from tqdm import tqdm
 from harmonifuse_core.analysis.material import spoken, text_styles
 from harmonifuse_core.analysis.registry import MODULES, AnalysisOptions, Context, analyses
 from harmonifuse_core.analysis.result import AnalysisResult
-from harmonifuse_core.analysis.running import Job, make_plan, run_jobs, work_left
+from harmonifuse_core.analysis.running import Job, make_plan, model_digest, run_jobs, work_left
 from harmonifuse_core.inference.evaluation import check_label_map
 from harmonifuse_core.inference.selection import Selection, add_selection_arguments, selections_of
 from harmonifuse_core.inference.sources import shard
@@ -75,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
         plan = make_plan(corpora, options.seed)
         model = load(run, options.device)
         asked = AnalysisOptions(options.seed, not options.no_words, tuple(options.prompt))
-        jobs = [Job(run, plan, analysis, asked) for analysis in chosen]
+        digest = model_digest(run)
+        jobs = [Job(run, plan, analysis, asked, digest) for analysis in chosen]
         if options.fresh:
             for job in jobs:
                 job.forget()

@@ -1,6 +1,6 @@
 """Does a ranking of layers agree with the damage that their removal does? Pure functions of arrays.
 
-    found = agreement(alpha, damage, norm, speakers)     # (N, L1) each, and N speaker ids
+    found = agreement(alpha, damage, speakers, norm)     # (N, L1), (N, L1), N speaker ids, (N, L1)
     found.verdict                                        # "faithful", "not faithful" or "undecided"
 
 Shapes: `N` utterances, `L1` layers, `P` orders of the layers, `R` resamples, `G` resampled units.
@@ -100,19 +100,38 @@ def across_utterances(
     )
 
 
+def profile_correlation(
+    alpha: np.ndarray, damage: np.ndarray, speakers: Sequence[str], *, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """Spearman's rho over the layers of mean alpha and mean damage: L1 points, but the noise of single utterances is
+    averaged away first."""
+    alpha, damage = (np.asarray(x, np.float64) for x in (alpha, damage))
+    units, layers = units_of(speakers, len(alpha)), alpha.shape[1]
+    sums = np.zeros((units.count, 2 * layers))
+    np.add.at(sums, units.index, np.hstack([alpha, damage]))
+
+    def correlation(totals: np.ndarray) -> np.ndarray:  # sums instead of means: ranks do not see the difference
+        return spearman_rows(totals[:, :layers], totals[:, layers:])
+
+    value = float(correlation(sums.sum(0, keepdims=True))[0])
+    return interval_of(value, correlation(resample(sums, resamples, seed)), units, seed)
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How a ranking of L1 layers follows the damage over N utterances.
 
     within: Spearman over the layers of one utterance, mean over utterances. minus_norm: the same minus that of ranking
     by norm alone. minus_others: minus that of the other utterances' alpha on this utterance's damage, above 0 where
-    alpha's movement from utterance to utterance helps. across: see `across_utterances`. order_p: `permutation_p`.
+    alpha's movement from utterance to utterance helps. profile: `profile_correlation`. across: `across_utterances`.
+    order_p: `permutation_p`.
     constant: share of utterances whose layers all tie.
     """
 
     within: Interval
     minus_norm: Comparison
     minus_others: Comparison | None
+    profile: Interval
     across: Interval | None
     order_p: float
     constant: float
@@ -137,10 +156,11 @@ class Agreement:
 
 
 def agreement(
-    alpha: np.ndarray, damage: np.ndarray, norm: np.ndarray, speakers: Sequence[str], *,
+    alpha: np.ndarray, damage: np.ndarray, speakers: Sequence[str], norm: np.ndarray | None = None, *,
     resamples: int = 2000, seed: int = 0,
 ) -> Agreement:  # fmt: skip
-    """All about one ranking. alpha, damage, norm: (N, L1), any scale; speakers: N ids."""
+    """All about one ranking. alpha, damage, norm: (N, L1), any scale (norm None: all equal); speakers: N ids."""
+    norm = np.ones(np.shape(alpha)) if norm is None else norm
     alpha, damage, norm = (np.asarray(x, np.float64) for x in (alpha, damage, norm))
     if alpha.ndim != 2 or not (alpha.shape == damage.shape == norm.shape) or not len(alpha):
         raise ValueError(f"alpha {alpha.shape}, damage {damage.shape}, norm {norm.shape}: give (N, L1) each, N >= 1")
@@ -157,6 +177,7 @@ def agreement(
         within=rate(own, speakers, **options),
         minus_norm=rate_comparison("rho", own - by_norm, speakers, **options),
         minus_others=others,
+        profile=profile_correlation(alpha, damage, speakers, **options),
         across=across_utterances(alpha, damage, speakers, **options),
         order_p=permutation_p(alpha, damage, count=resamples, seed=seed),
         constant=float((~a.any(-1)).mean()),

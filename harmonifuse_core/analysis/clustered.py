@@ -12,6 +12,7 @@ import numpy as np
 from harmonifuse_core.bootstrap import Comparison, Interval, Units, comparison_of, interval_of, resample, units_of
 
 EXACT_UNITS = 12  # up to 4,096 swaps are all tried instead of drawn
+ROUNDING = 1e-6  # standard deviation of targets below which they are the same but for float32
 RIDGE = 0.1  # penalty, as a share of the mean squared length of the centred predictors
 
 
@@ -116,7 +117,7 @@ def cross_validated_r2(
         raise ValueError(f"predictors {x.shape} and targets {y.shape}: give (P, D) and (P, L1)")
     count = len(x)
     centred = y - y.mean(0)
-    if count < 4 or np.square(centred).sum() < 1e-16:
+    if count < 4 or np.square(centred).mean() < ROUNDING**2:
         return None
     x = x - x.mean(0)
     kernel = x @ x.T

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harmonifuse_core.analysis.prompt_embedding import forced_with_embeddings, input_embedding
+from harmonifuse_core.data.audio import SAMPLE_RATE
 from harmonifuse_core.model.beam_search import beam_search
 from harmonifuse_core.model.decoding import greedy
 from harmonifuse_core.model.encoder import EncoderStates
@@ -109,6 +110,10 @@ def _encode(model: HarmoniFuse, clip: np.ndarray) -> EncoderStates:
     clip = torch.as_tensor(np.asarray(clip, np.float32), device=model.device)
     if clip.ndim != 1 or not len(clip):
         raise ValueError(f"a clip of shape {tuple(clip.shape)}: give one mono waveform (S,) at 16 kHz")
+    if (seconds := len(clip) / SAMPLE_RATE) > model.config.max_seconds:
+        raise ValueError(
+            f"a clip of {seconds:.1f} s is longer than {model.config.max_seconds:g} s: explain a part of it"
+        )
     return model.encode(clip[None], torch.tensor([len(clip)], device=model.device))
 
 
@@ -130,7 +135,6 @@ def _chosen(model, states, gated, spec, prompt, target):
         if wanted not in spec.labels:
             raise ValueError(f"target {wanted!r} is no class of {spec.name}; it has {', '.join(spec.labels)}")
         return None, spec.labels.index(wanted), f"logit of {wanted!r}", label
-    # A prompt of white space alone keeps the special tokens, as `prompt_ids` has it.
     beams = {} if model.config.beams == 1 else {"beams": model.config.beams}
     search = beam_search if beams else greedy
     ids = tuple(search(model, states, gated, spec.name, prompt, **beams)[0].tokens)

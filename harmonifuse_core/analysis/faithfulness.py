@@ -4,6 +4,7 @@ removal does: correlations, deletion and insertion curves, and a verdict an enco
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -29,15 +30,17 @@ CORRELATION = (
     "Damage of a layer is the rise of the measure (loss, or errors: 0 / 1 of the class, word errors by reference "
     "words) when it is removed. rho: Spearman's correlation of ranking and damage over the L1 layers of one "
     "utterance, mean over utterances; neighbours closer than 1 % of the utterance's largest value are ties, and where "
-    "all tie, as with uniform alpha, rho is 0: nothing is ranked. order_p: share of the orders of the layers (all up "
-    "to 6 layers, one order for all utterances) under which the permuted ranking follows the damage as well; with few "
-    "layers it cannot be small, whatever n. Permuted alpha has rho 0 on average. minus_norm: rho minus that of the "
-    "norm of the states as they are weighed. minus_others: rho minus that of the other utterances' ranking on the "
-    "same damage. across: does more alpha than usual go with more damage than usual: Spearman over utterances for "
-    "each layer, mean over the layers that move. Rankings: alpha; share = alpha * norm; norm; raw_norm = norm as the "
-    "state leaves its layer. constant: share of utterances whose layers all tie. For text, LM weights are means over "
-    "the reference's tokens. Intervals: 95 % percentile bootstrap over speakers. faithful: rho and minus_norm both "
-    "above 0 with their intervals."
+    "all tie, as with uniform alpha, rho is 0: nothing is ranked. profile: the same of mean ranking and mean damage, "
+    "L1 points. order_p: share of the orders of the layers (all up to 6 layers, one order for all utterances) whose "
+    "rho is as high; with few layers it cannot be small, whatever n. Permuted alpha has rho 0 on average. minus_norm: "
+    "rho minus that of the norm of the states as they are weighed. minus_others: rho minus that of the other "
+    "utterances' ranking on the same damage. across: does more alpha than usual go with more damage than usual: "
+    "Spearman over utterances for each layer, mean over the layers that move. Rankings: alpha; share = alpha * norm; "
+    "norm; raw_norm = norm as the state leaves its layer. constant: share of utterances whose layers all tie. For "
+    "text, LM weights are means over the reference's tokens. Intervals: 95 % percentile bootstrap over speakers. "
+    "verdict: faithful where rho and minus_norm are both above 0 with their intervals; not faithful where nothing is "
+    "ranked, where minus_norm is below 0 with its interval, or where the interval of rho reaches 0 or below and stays "
+    "below 0.5; else undecided."
 )
 CURVES = (
     "Mean rise of the loss (nats) when the first `layers` layers of a ranking are taken away (deletion) or alone are "
@@ -70,19 +73,22 @@ class Measured:
     def layers(self) -> int:
         return len(self.intact["alpha"].iloc[0])
 
-    def removed(self, condition: str, weights: str) -> list[pd.DataFrame]:
-        """A frame for each layer in the order of `intact`, of the utterances that have this condition."""
-        rows = self.rows[(self.rows["condition"] == condition) & (self.rows["weights"] == weights)]
-        by_layer = [rows[rows["layer"] == layer].set_index("utterance") for layer in range(self.layers)]
-        known = self.intact.index[self.intact.index.isin(by_layer[0].index)]
-        return [frame.loc[known] for frame in by_layer]
+    @cached_property
+    def removed(self) -> dict[tuple[str, str], list[pd.DataFrame]]:
+        """By way of removing: a frame for each layer, in the order of `intact`, of the utterances that have it."""
+        found = {}
+        for way, rows in self.rows.dropna(subset="weights").groupby(["condition", "weights"]):
+            by_layer = [part.set_index("utterance") for _, part in rows.groupby("layer", sort=True)]
+            known = self.intact.index[self.intact.index.isin(by_layer[0].index)]
+            found[way] = [frame.loc[known] for frame in by_layer]
+        return found
 
     def damage(self, condition: str, weights: str, measure: str) -> tuple[pd.Index, np.ndarray] | None:
         """The utterances and (N, L1) rises of `loss` or `errors`; None where it was not measured."""
-        column, frames = {"loss": "loss", "errors": "error"}[measure], self.removed(condition, weights)
-        known = frames[0].index
-        if not len(known) or not all(has(f, column) for f in (*frames, self.intact)):
+        column, frames = {"loss": "loss", "errors": "error"}[measure], self.removed.get((condition, weights))
+        if frames is None or not all(has(f, column) for f in (*frames, self.intact)):
             return None
+        known = frames[0].index
         rises = np.stack([f[column].to_numpy(float) for f in frames], 1)
         rises -= self.intact.loc[known, column].to_numpy(float)[:, None]
         if measure == "errors":
@@ -136,13 +142,13 @@ def parts(rows: pd.DataFrame) -> Iterator[Measured]:
 
 def layer_rows(measured: Measured, **options) -> Iterator[dict]:
     rankings, speakers = measured.rankings, measured.intact["speaker"].tolist()
-    removals = {how: measured.removed(*how) for how in REMOVALS}
     for layer in range(measured.layers):
         weights = {}
         for name in conditions.RANKINGS:
             weights |= mean_columns(name, rankings[name][:, layer], speakers, **options)
-        for (condition, how), frames in removals.items():
-            if len(removed := frames[layer]):
+        for condition, how in REMOVALS:
+            if frames := measured.removed.get((condition, how)):
+                removed = frames[layer]
                 where = {"task": measured.task, "stage": measured.stage, "layer": layer}
                 change = paired_change(removed, measured.intact.loc[removed.index], **options)
                 yield where | {"removal": condition, "weights": how} | weights | change
@@ -159,15 +165,16 @@ def correlation_rows(measured: Measured, removals=REMOVALS, **options) -> Iterat
             speakers = measured.intact["speaker"].iloc[places].tolist()
             rankings = {name: values[places] for name, values in measured.rankings.items()}
             for name, ranking in rankings.items():
-                result = agreement(ranking, damage, rankings["norm"], speakers, **options)
+                result = agreement(ranking, damage, speakers, rankings["norm"], **options)
                 row = {"task": measured.task, "stage": measured.stage, "removal": condition, "weights": how}
                 row |= {"measure": measure, "ranking": name} | columns_of("rho", result.within)
-                row |= {"order_p": result.order_p} | columns_of("minus_norm", result.minus_norm.difference)
+                row |= columns_of("profile", result.profile) | {"order_p": result.order_p}
+                row |= columns_of("minus_norm", result.minus_norm.difference)
                 for column, part in (("minus_others", result.minus_others), ("across", result.across)):
                     interval = getattr(part, "difference", part)
                     none = {column: None, f"{column}_low": None, f"{column}_high": None}
                     row |= none if interval is None else columns_of(column, interval)
-                row |= {"constant": result.constant, "L1": result.layers, "method": result.within.method}
+                row |= {"constant": result.constant, "L1": result.layers}
                 row |= {"verdict": result.verdict if name in ("alpha", "share") else None}
                 yield row | {"n": result.utterances, "speakers": result.speakers}, result
 
@@ -198,23 +205,37 @@ def curve_rows(measured: Measured, **options) -> tuple[list[dict], list[dict]]:
 
 def verdicts_of(measured: Measured, found: list[tuple[dict, Agreement]], areas: list[dict]) -> Iterator[Verdict]:
     about, alpha = f"{measured.stage} / {measured.task}", measured.rankings["alpha"]
-    yield Verdict(f"{about} / alpha", *movement(alpha))
-    ways = [row for row, _ in found if row["ranking"] == "alpha" and row["measure"] == "loss"]
-    main = next((row for row in ways if (row["removal"], row["weights"]) == MAIN), None)
-    if main is None:
+    ways = {(row["removal"], row["weights"]): (row, result) for row, result in found if _is_alpha_by_loss(row)}
+    if MAIN in ways:
+        (row, result), yes = ways[MAIN], sum(r["verdict"] == "faithful" for r, _ in ways.values())
+        gain = {a["curve"]: _text(a, "over_random") for a in areas if a["ranking"] == "alpha"}
+        sentences = (
+            _favourites(alpha, measured.damage(*MAIN, "loss")[1]),
+            f"Spearman of alpha and damage {_text(row, 'rho')}, minus that of the norm {_text(row, 'minus_norm')}; of "
+            f"mean alpha and mean damage {_text(row, 'profile')}.",
+            f"{row['order_p']:.1%} of all orders of the {row['L1']} layers agree as well.",
+            f"Faithful in {yes} of {len(ways)} ways of removing.",
+            f"Area over random orders: deletion {gain['deletion']}, insertion {gain['insertion']} nats.",
+            f"From utterance to utterance alpha and damage go together by {_text(row, 'across')}.",
+            f"{row['n']} utterances, {row['speakers']} speakers; {result.within.method}.",
+        )
+        yield Verdict(about, row["verdict"], " ".join(sentences))
+    else:
         yield Verdict(about, "undecided", f"{measured.layers} layers are too few for a rank correlation: 3 at least.")
-        return
-    faithful = sum(row["verdict"] == "faithful" for row in ways)
-    gains = {row["curve"]: row for row in areas if row["ranking"] == "alpha"}
-    yield Verdict(
-        about,
-        main["verdict"],
-        f"Spearman of alpha with the damage of removal {_text(main, 'rho')}, minus that of the norm "
-        f"{_text(main, 'minus_norm')}; {main['L1']} layers, of whose orders {main['order_p']:.1%} do as well. "
-        f"Faithful in {faithful} of {len(ways)} ways of removing. Area over random orders: deletion "
-        f"{_text(gains['deletion'], 'over_random')}, insertion {_text(gains['insertion'], 'over_random')} nats. "
-        f"Over utterances, alpha's movement and the damage's: {_text(main, 'across')}. {main['n']} utterances, "
-        f"{main['speakers']} speakers; {main['method']}.",
+    yield Verdict(f"{about} / alpha", *movement(alpha))
+
+
+def _is_alpha_by_loss(row: dict) -> bool:
+    return row["ranking"] == "alpha" and row["measure"] == "loss"
+
+
+def _favourites(alpha: np.ndarray, damage: np.ndarray) -> str:
+    weight, harm = alpha.mean(0), damage.mean(0)
+    first, worst = int(weight.argmax()), int(harm.argmax())
+    there = "there" if worst == first else f"at layer {worst}"
+    own = "" if worst == first else f", at layer {first} by {harm[first]:+.3f}"
+    return (
+        f"alpha favours layer {first} ({weight[first]:.2f}); removal hurts most {there} ({harm[worst]:+.3f} nats){own}."
     )
 
 

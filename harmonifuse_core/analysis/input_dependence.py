@@ -96,13 +96,26 @@ def verdicts_of(about: str, own: pd.DataFrame, changes: list[dict], logits: dict
     if row is None:
         yield Verdict(about, verdict if still else "undecided", f"{evidence} One utterance: nothing to replace it by.")
         return
-    evidence += (
-        f" With {row['replacement']} the loss changes by {_text(row, 'loss_change', '.4f')} nats of {row['loss']:.3f}"
-    )
+    yield Verdict(about, verdict if still else judged(row), f"{evidence} {_told(row, changes)}")
+
+
+def _told(row: dict, changes: list[dict]) -> str:
+    """What the replacements do, in a sentence or three."""
+    loss = f"With {row['replacement']} the loss changes by {_text(row, 'loss_change')} nats of {row['loss']:.3f}"
+    metric = ""
     if row["metric"]:
-        evidence += f", {row['metric']} by {_text(row, 'metric_change', '.4f')} of {row['metric_intact']:.3f}"
-    evidence += f"; {row['n']} utterances, {row['speakers']} speakers."
-    yield Verdict(about, verdict if still else judged(row), evidence)
+        metric = f", {row['metric']} by {_text(row, 'metric_change')} of {row['metric_intact']:.3f}"
+    sentences = [f"{loss}{metric}; {row['n']} utterances, {row['speakers']} speakers."]
+    left = [r for r in changes if r["against"] == "own" and r["replacement"] != row["replacement"]]
+    listed = ", ".join(f"{other['replacement']} {_text(other, 'loss_change')}" for other in left)
+    sentences.append(f"The others: {listed}.")
+    for other in changes:
+        if other["against"] == replacements.OWN_MEAN and other["replacement"] == replacements.TASK_MEAN:
+            change = _text(other, "loss_change")
+            sentences.append(
+                f"Of task_mean {change} is the utterance's part; the rest is alpha's way from token to token."
+            )
+    return " ".join(sentences)
 
 
 def judged(row: dict) -> str:
@@ -117,9 +130,9 @@ def judged(row: dict) -> str:
     return "the input misleads" if high < 0 else "undecided"
 
 
-def _text(row: dict, column: str, style: str) -> str:
+def _text(row: dict, column: str) -> str:
     value, low, high = (row[name] for name in (column, f"{column}_low", f"{column}_high"))
-    return f"{value:+{style}}" + ("" if low is None else f" [{low:+{style}}, {high:+{style}}]")
+    return f"{value:+.4f}" + ("" if low is None else f" [{low:+.4f}, {high:+.4f}]")
 
 
 ANALYSIS = Analysis("input_dependence", QUESTION, replacements.measure, summarise, replacements.survey)

@@ -18,6 +18,9 @@ QUESTION = "Does the prompt decide anything: alpha, the answer, or its errors?"
 ALPHA_STILL = 1e-3
 # Share of answers. One in fifty: near ties between two tokens or classes turn at any disturbance, asked for or not.
 ANSWERS_STILL = 0.02
+# Where paraphrases turn more answers than that, no more than they do counts as near ties, up to one in ten: beyond that
+# the model does listen to words, if not to their sense.
+NEAR_TIES = 0.1
 # WER or UA. Smaller differences than a point are below what any of these test sets can tell from chance.
 SCORE_MATTERS = 0.01
 SIGNIFICANT = 0.05
@@ -31,13 +34,16 @@ CROSSING = (
     "from the own prompt's after normalisation. invalid: share of empty (with words expected), looping or length- "
     "limited texts; 0 by construction for classes. score: corpus WER (greedy) or UA; change: score minus the own "
     "prompt's, paired. Intervals: 95 % bootstrap by speaker; p_holm: Holm's correction over all p values of this "
-    "table."
+    "table. decides: score (p_holm below 0.05 and at least 0.01), answers (the interval of changed lies above 0.02, "
+    "or above what the paraphrases change, at most 0.1), undecided (only the estimate does), alpha (same_text_jsd "
+    "above 0.001), or nothing."
 )
 EMBEDDINGS = (
     "Do prompt embeddings predict alpha? One row a task. Predictor: mean input embedding of the prompt's tokens "
     "without special tokens (zeros for the empty prompt). Target: mean of same_text alpha over utterances, one row a "
     "prompt. r2: leave-one-prompt-out ridge regression, fixed penalty, all layers together, 1 at best, 0 as good as "
-    "the mean of the other prompts; p: share of random pairings of prompts with alphas that reach it; n: utterances."
+    "the mean of the other prompts; p: share of random pairings of prompts with alphas that reach it; largest_jsd: of "
+    "any prompt's mean same_text_jsd."
 )
 
 
@@ -129,43 +135,56 @@ def _correct(rows: list[dict]):
     for row in rows:
         if row["kind"] == OWN:  # compared with itself: no test
             row["beyond_p"] = row["change_p"] = None
-        row["decides"] = decides(row)
+        row["decides"] = decides(row, still_share([r for r in rows if r["task"] == row["task"]]))
 
 
-def decides(row: dict) -> str:
-    """What this prompt decides against the own one: `score`, `answers`, `alpha` or `nothing`; empty for the own."""
+def still_share(rows: list[dict]) -> float:
+    """Share of changed answers that still means nothing, from one task's rows: what paraphrases do, within limits."""
+    paraphrased = max((row.get("changed") or 0.0 for row in rows if row["kind"] == PARAPHRASE), default=0.0)
+    return max(ANSWERS_STILL, min(paraphrased, NEAR_TIES))
+
+
+def decides(row: dict, still: float = ANSWERS_STILL) -> str:
+    """What this prompt decides against the own one: `score`, `answers`, `alpha` or `nothing`; `undecided` where answers
+    changed, but too few to tell; empty for the own prompt."""
     if row["kind"] == OWN:
         return ""
     p = row.get("change_p_holm")
     if p is not None and p < SIGNIFICANT and abs(row["change"]) >= SCORE_MATTERS:
         return "score"
-    if (row.get("changed") or 0.0) > ANSWERS_STILL:
-        return "answers"
+    changed = row.get("changed") or 0.0
+    if changed > still:
+        low = row.get("changed_low")
+        return "answers" if low is None or low > still else "undecided"
     return "alpha" if row["same_text_jsd"] > ALPHA_STILL else "nothing"
+
+
+WORDS = {
+    "score": "prompt matters",
+    "answers": "prompt matters: answers change, the score not provably",
+    "undecided": "undecided: some answers change, too few to tell",
+    "alpha": "prompt moves alpha, but decides no answer",
+    "nothing": "prompt ignored",
+}
 
 
 def verdict_of(rows: list[dict]) -> Verdict:
     """Of one task, from the prompts that do not ask for it: another task's, random words, none."""
     foreign = [row for row in rows if row["kind"] in FOREIGN]
     found = {row["decides"] for row in foreign}
-    strongest = next(w for w in ("score", "answers", "alpha", "nothing") if w in found)
-    words = {
-        "score": "prompt matters",
-        "answers": "prompt matters: answers change, the score not provably",
-        "alpha": "prompt moves alpha, but decides no answer",
-        "nothing": "prompt ignored",
-    }[strongest]
+    words = WORDS[next(name for name in WORDS if name in found)]
     jsd = [row["same_text_jsd"] for row in foreign]
-    evidence = f"{len(foreign)} prompts that do not ask for it: LM alpha moves by {min(jsd):.5f} to {max(jsd):.5f} bits"
+    evidence = f"{len(foreign)} prompts that do not ask for it: LM alpha moves by {min(jsd):.1e} to {max(jsd):.1e} bits"
     if "changed" in foreign[0]:
         evidence += f", {max(r['changed'] for r in foreign):.1%} of answers change at most"
+        if alike := [row["changed"] for row in rows if row["kind"] == PARAPHRASE]:
+            evidence += f" (under paraphrases {max(alike):.1%})"
     scored = [row for row in foreign if row.get("change") is not None]
     if scored:
         worst = max(scored, key=lambda row: abs(row["change"]))
-        evidence += (
-            f", {worst['metric']} by {worst['change']:+.3f}{_range(worst)} under {worst['prompt'] or 'no prompt'!r}"
-        )
-    limits = f"ignored means at most {ALPHA_STILL:g} bits and {ANSWERS_STILL:.0%} of answers"
+        under = repr(worst["prompt"]) if worst["prompt"] else "no prompt"
+        evidence += f", {worst['metric']} by {worst['change']:+.3f}{_range(worst)} under {under}"
+    limits = f"ignored means at most {ALPHA_STILL:g} bits and {still_share(rows):.0%} of answers"
     return Verdict(f"lm / {rows[0]['task']}", words, f"{evidence} (n = {rows[0]['n']}; {limits}).")
 
 
@@ -185,12 +204,8 @@ def _embedding_row(rows: pd.DataFrame, task: str, context: Context) -> dict | No
     found = cross_validated_r2(
         predictors, np.stack([a for _, a in groups]), permutations=context.resamples, seed=context.seed
     )
-    row = {
-        "task": task,
-        "prompts": len(groups),
-        "n": mine["utterance"].nunique(),
-        "speakers": mine["speaker"].nunique(),
-    }
+    row = {"task": task, "prompts": len(groups), "largest_jsd": max(mine.groupby("prompt")["same_text_jsd"].mean())}
+    row |= {"n": mine["utterance"].nunique(), "speakers": mine["speaker"].nunique()}
     if found is None:
         return row | {"r2": None, "p": None}
     return row | {"r2": found.r2, "p": found.p_value}
@@ -203,6 +218,8 @@ def _embedding_verdict(row: dict) -> Verdict:
         return Verdict(about, "not available", why)
     predicts = row["p"] < SIGNIFICANT and row["r2"] > 0
     words = "predicts alpha" if predicts else "does not provably predict alpha"
-    return Verdict(
-        about, words, f"R2 {row['r2']:.2f} over {row['prompts']} prompts left out in turn, p = {row['p']:.3f}."
-    )
+    if predicts and row["largest_jsd"] <= ALPHA_STILL:
+        words = "predicts the little by which alpha moves"
+    moves = f"alpha moves by {row['largest_jsd']:.1e} bits at most"
+    evidence = f"R2 {row['r2']:.2f} over {row['prompts']} prompts left out in turn, p = {row['p']:.3f}; {moves}."
+    return Verdict(about, words, evidence)

@@ -71,6 +71,15 @@ def plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def short(value):
+    """Floats to 6 significant digits: more means nothing here, and doubles the file."""
+    if isinstance(value, dict):
+        return {k: short(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [short(v) for v in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
 def columns_of(name: str, interval: Interval) -> dict:
     """`name`, `name_low` and `name_high` of a table's row."""
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -82,7 +91,7 @@ def save_result(run: RunFolder, result: AnalysisResult, rows: pd.DataFrame, reco
     record: what made it (command, date, seed, selections, resamples, environment).
     """
     write_rows(run.part(KIND, f"{result.name}.parquet"), rows)
-    write_json(run.part(KIND, f"{result.name}.json"), result.as_dict() | plain(record))
+    write_json(run.part(KIND, f"{result.name}.json"), short(result.as_dict()) | plain(record))
 
 
 def write_rows(path, rows: pd.DataFrame):

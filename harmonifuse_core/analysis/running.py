@@ -68,12 +68,19 @@ def batched(items: Sequence[Spoken]) -> list[tuple[Spoken, ...]]:
     return [tuple(items[i] for i in sorted(group)) for group in joined]
 
 
-def fingerprint(plan: Plan, analysis: Analysis, options: AnalysisOptions, run: RunFolder) -> str:
-    """Of everything that the rows depend on: weights, utterances and labels, seed, prompts."""
-    weights = run.weights_index.read_text() if run.has_model() else ""
+def model_digest(run: RunFolder) -> str:
+    """Of the model's files and the config."""
+    digest = hashlib.sha256(run.config_file.read_bytes())
+    for file in sorted(run.model.iterdir()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def fingerprint(plan: Plan, analysis: Analysis, options: AnalysisOptions, model: str) -> str:
+    """Of everything that the rows depend on: utterances and labels, seed, prompts, and the `model_digest`."""
     items = [[(i.id, i.source.path, *sorted(i.targets.items())) for i in batch] for batch in plan.batches]
     asked = [options.seed, options.words, list(options.prompts)]
-    text = json.dumps([VERSION, analysis.name, weights, run.config_file.read_text(), items, asked])
+    text = json.dumps([VERSION, analysis.name, model, items, asked])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -101,11 +108,11 @@ def analyse_batches(
 
 
 class Job:
-    """One analysis of one plan in one run folder."""
+    """One analysis of one plan in one run folder, whose model has this `model_digest`."""
 
-    def __init__(self, run: RunFolder, plan: Plan, analysis: Analysis, options: AnalysisOptions):
+    def __init__(self, run: RunFolder, plan: Plan, analysis: Analysis, options: AnalysisOptions, model: str):
         self.run, self.plan, self.analysis, self.options = run, plan, analysis, options
-        self.key = fingerprint(plan, analysis, options, run)
+        self.key = fingerprint(plan, analysis, options, model)
         self.folder = run.part(KIND, f"{analysis.name}.{self.key}.parts")
 
     def part(self, index: int, kind: str = "rows") -> Path:

@@ -27,10 +27,10 @@ FEWEST_UTTERANCES = 2
 class Signature:
     """One failure, looked for in one place.
 
-    name: `uniform alpha`, ... about: e.g. "encoder / asr". status: `found`, `not found` or `not available`. value:
-    what was measured, None where not available; it is found where value `relation` threshold. evidence: a sentence with
-    the numbers, or why it is not available. advice: what to try. by_design: found, since the config asks for it.
-    n: utterances.
+    name: `uniform alpha`, ... about: e.g. "encoder / asr". status: `found`, `not found` or `not available`. value: what
+    was measured, None where not available; it is found where value `relation` threshold. evidence: a sentence with the
+    numbers, or why it is not available. advice: what to try, where found. by_design: found, since the config asks for
+    it. n: utterances.
     """
 
     name: str
@@ -64,6 +64,7 @@ def judged(
     found = value <= threshold if relation == "<=" else value >= threshold
     if found and design:
         evidence, advice = f"{evidence} By design: {design}.", "Nothing, if that is what you want."
+    advice = advice if found else ""
     status = FOUND if found else CLEAR
     return Signature(
         name, about, status, float(value), relation, threshold, evidence, advice, found and bool(design), n

@@ -52,6 +52,12 @@ DEFINITION = (
 )
 
 
+IGNORED_ADVICE = (
+    "Gate, b^tau and head tell the task already, so nothing makes the model read its prompt. If it should: gate.mode: "
+    "shared with lm.fusion: input leaves the prompt as the only task signal before the head; raise training.lm_rate."
+)
+
+
 def signatures_of(
     frame: pd.DataFrame, config: ModelConfig | None = None, *, prompts: AnalysisResult | None = None,
     baselines: Sequence[AgainstBaseline] = (),
@@ -159,9 +165,7 @@ def ignored_prompt(task: str, rows: pd.DataFrame, prompts: AnalysisResult | None
     foreign = [r for r in prompts.table("crossing").rows if r["task"] == task and r["kind"] in FOREIGN]
     value = max(r["same_text_jsd"] for r in foreign)
     found = "ignored" in verdict.verdict
-    advice = (
-        "Train with several paraphrases a task and shuffled prompts, or a higher training.lm_rate." if found else ""
-    )
+    advice = IGNORED_ADVICE if found else ""
     status = FOUND if found else "not found"
     return Signature(
         name, about, status, value, "<=", ALPHA_STILL, verdict.evidence, advice, False, int(foreign[0]["n"])

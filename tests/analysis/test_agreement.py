@@ -11,6 +11,7 @@ from harmonifuse_core.analysis.agreement import (
     descending,
     first_layers,
     permutation_p,
+    profile_correlation,
     ranks,
     spearman_rows,
 )
@@ -57,28 +58,28 @@ def test_many_utterances_with_one_profile_are_no_evidence_about_the_order():
 def test_alpha_that_follows_the_damage_is_faithful_and_permuted_is_not():
     alpha, damage = rows([0.1, 0.15, 0.5, 0.2, 0.05], noise=0.005), rows([0.2, 0.4, 3, 0.7, 0.1], noise=0.05)
     norm = rows([1, 1, 1, 1, 1])
-    found = agreement(alpha, damage, norm, SPEAKERS)
+    found = agreement(alpha, damage, SPEAKERS, norm)
     assert found.verdict == "faithful" and found.within.value > 0.95 and found.order_p == pytest.approx(1 / 120)
     assert found.minus_norm.difference.low > 0 and found.constant == 0 and found.speakers == 8
-    permuted = agreement(np.roll(alpha, 2, axis=1), damage, norm, SPEAKERS)
+    permuted = agreement(np.roll(alpha, 2, axis=1), damage, SPEAKERS, norm)
     assert permuted.verdict == "not faithful" and permuted.within.high < 0
 
 
 def test_alpha_that_norm_alone_explains_is_not_faithful():
     damage = rows([1, 2, 3, 4, 5], noise=0.5)
-    assert agreement(damage, damage, damage, SPEAKERS).verdict == "undecided"  # norm ranks exactly as well
+    assert agreement(damage, damage, SPEAKERS, damage).verdict == "undecided"  # norm ranks exactly as well
     worse = rows([1, 3, 2, 5, 4], noise=0.01)
-    found = agreement(worse, rows([1, 2, 3, 4, 5]), rows([1, 2, 3, 4, 5]), SPEAKERS)
+    found = agreement(worse, rows([1, 2, 3, 4, 5]), SPEAKERS, rows([1, 2, 3, 4, 5]))
     assert found.verdict == "not faithful" and found.within.low > 0 and found.minus_norm.difference.high < 0
 
 
 def test_uniform_alpha_ranks_nothing():
-    found = agreement(np.full((40, 5), 0.2), rows([1, 2, 3, 4, 5]), rows([1, 1, 1, 1, 1]), SPEAKERS)
+    found = agreement(np.full((40, 5), 0.2), rows([1, 2, 3, 4, 5]), SPEAKERS)
     assert found.verdict == "not faithful" and found.within.value == 0 and found.constant == 1 and found.across is None
 
 
 def test_one_utterance_decides_nothing():
-    found = agreement([[1, 2, 3]], [[1, 2, 3]], [[1, 1, 1]], ["a"])
+    found = agreement([[1, 2, 3]], [[1, 2, 3]], ["a"], [[1, 1, 1]])
     assert found.verdict == "undecided" and found.within.value == pytest.approx(1)
     assert found.within.low is None and found.minus_others is None
 
@@ -91,7 +92,7 @@ def test_movement_across_utterances():
     assert across_utterances(alpha, damage, speakers).low > 0.7
     shuffled = across_utterances(alpha[NOISE.permutation(60)], damage, speakers)
     assert shuffled.low < 0 < shuffled.high
-    own = agreement(alpha, damage, np.ones((60, 4)), speakers)
+    own = agreement(alpha, damage, speakers)
     assert own.minus_others.difference.low > 0.5
 
 
@@ -103,6 +104,16 @@ def test_across_is_plain_spearman_where_one_layer_moves():
     found = across_utterances(alpha, damage, [str(i) for i in range(20)])
     assert found.value == pytest.approx(spearmanr(alpha[:, 1], damage[:, 1]).statistic)
     assert across_utterances(np.full((20, 3), 0.3), damage, ["a"] * 20) is None
+
+
+def test_the_profile_averages_first():
+    """Each utterance alone is mostly noise: rho within is weak, that of the means is 1."""
+    alpha, damage = rows([1, 2, 3, 4], n=400, noise=0.01), rows([1, 2, 3, 4], n=400, noise=5)
+    found = agreement(alpha, damage, [f"s{i % 40}" for i in range(400)])
+    assert found.within.value < 0.5 and found.profile.value == pytest.approx(1) and found.profile.low > 0.5
+    assert profile_correlation([[1, 2, 3], [9, 2, 3]], [[1, 1, 1], [0, 2, 7]], ["a", "b"]).value == pytest.approx(
+        spearman_rows([[10, 4, 6]], [[1, 3, 8]])[0]
+    )
 
 
 def test_orders_and_areas_by_hand():
@@ -127,4 +138,4 @@ def test_ties_are_ordered_at_random():
 )
 def test_errors_name_the_value(alpha, damage, message):
     with pytest.raises(ValueError, match=message):
-        agreement(alpha, damage, alpha, ["a", "b"])
+        agreement(alpha, damage, ["a", "b"], alpha)

@@ -205,6 +205,7 @@ def test_one_token_of_the_transcript_and_one_class_may_be_the_target():
         ({"task": "asr", "target": "sad"}, "None for all"),
         ({"task": "speaker"}, "asr, ser"),
         ({"clip": CLIP[None]}, "one mono waveform"),
+        ({"clip": np.zeros(11 * 16000, np.float32)}, "longer than 10 s"),
     ],
 )
 def test_what_cannot_be_explained_says_why(arguments, message):
@@ -281,3 +282,8 @@ def test_the_survey_runs_under_inference_mode_and_sums_up():
 
 def test_it_is_in_the_registry():
     assert analyses(["attribution"]) == [ANALYSIS]
+
+
+def test_three_layers_are_too_few_to_call_a_tie():
+    check = deletion_check(attribute(tiny_model("whisper"), CLIP, "ser"))
+    assert check.parts == LAYERS + 1 and "no different" not in check.verdict

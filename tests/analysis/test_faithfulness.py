@@ -5,102 +5,13 @@ import functools
 import numpy as np
 import pytest
 import torch
-from factories import tiny_config
-from torch import nn
+from planted import PEAKED, STATES, J, K, planted_batches, planted_model
 
 from harmonifuse_core.analysis import faithfulness
 from harmonifuse_core.analysis.faithfulness import REMOVALS, movement
 from harmonifuse_core.analysis.interventions import kept, mean_state, others_state, partners
-from harmonifuse_core.analysis.material import SpeechBatch, Spoken
 from harmonifuse_core.analysis.registry import AnalysisOptions, Context
 from harmonifuse_core.analysis.running import analyse_batches, rows_of
-from harmonifuse_core.config import GateConfig, LMConfig, ModelConfig
-from harmonifuse_core.data.manifest import Utterance
-from harmonifuse_core.inference.sources import Source
-from harmonifuse_core.model.encoder import EncoderStates
-from harmonifuse_core.model.harmonifuse import HarmoniFuse
-from harmonifuse_core.model.lm import LanguageModel, LMStates
-from harmonifuse_core.model.tokenizer import byte_tokenizer
-from harmonifuse_core.tasks import TaskConfig
-
-STATES, WIDTH, CLASSES, FRAMES, BATCH = 5, 16, 4, 8, 16
-K, J = 2, 3  # encoder and LM states that carry the label
-SER = TaskConfig("ser", labels=("neutral", "happy", "sad", "angry"), prompts=("Recognize the emotion.",))
-PEAKED = (0.05, 0.15, 0.5, 0.2, 0.1)
-
-
-class PlantedLM(LanguageModel):
-    """State J is the mean over time of the fused speech; the other states are noise that knows no label."""
-
-    def __init__(self, config):
-        super().__init__(config, None, byte_tokenizer())
-        self.width, self.layers = WIDTH, STATES - 1
-        self.noise = nn.Parameter(torch.randn(STATES, WIDTH, WIDTH), requires_grad=False)
-
-    def teacher_forced(self, speech, mask, prompts, texts):
-        mean = (speech * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        noise = torch.sin(300 * mean)  # changes wildly with the input, and not with the label
-        states = [(mean if layer == J else noise @ self.noise[layer])[:, None] for layer in range(STATES)]
-        return LMStates(tuple(states), None)
-
-
-class NoEncoder(nn.Module):
-    """Its states are planted in the batches."""
-
-    layers, width = STATES - 1, WIDTH
-
-
-def planted_model(encoder_alpha=PEAKED, lm_alpha=None) -> HarmoniFuse:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        encoder=tiny_config().model.encoder,
-        gate=GateConfig(),
-        lm=LMConfig(kind="prefix", fusion="bias"),
-        tasks=(SER,),
-        dropout=0.0,
-    )
-    model = HarmoniFuse(config, NoEncoder(), PlantedLM(config.lm)).eval()
-    lone = torch.full((STATES,), 0.02).index_fill(0, torch.tensor(J), 0.92)
-    with torch.no_grad():
-        model.gate.logits[:] = torch.tensor(encoder_alpha).log()
-        model.fusion.task_bias[:] = (lone if lm_alpha is None else torch.tensor(lm_alpha)).log()
-    return fitted(model)
-
-
-def planted_batches(seed: int, count: int = 3) -> list[SpeechBatch]:
-    rng = torch.Generator().manual_seed(seed)
-    batches = []
-    for number in range(count):
-        labels = torch.randint(CLASSES, (BATCH,), generator=rng)
-        states = [torch.randn(BATCH, FRAMES, WIDTH, generator=rng) for _ in range(STATES)]
-        states[K] = states[K] + 4 * torch.eye(WIDTH)[labels][:, None]
-        mask = torch.ones(BATCH, FRAMES, dtype=torch.bool)
-        mask[::2, -2:] = False
-        names = [f"{number}-{i}" for i in range(BATCH)]
-        heard = [Utterance(name, f"{name}.wav", speaker=f"s{i % 8}") for i, name in enumerate(names)]
-        items = [
-            Spoken(Source(u, u.id), {"ser": SER.labels[int(label)]}, {}) for u, label in zip(heard, labels, strict=True)
-        ]
-        batches.append(SpeechBatch(tuple(items), EncoderStates(tuple(states), mask)))
-    return batches
-
-
-def fitted(model: HarmoniFuse) -> HarmoniFuse:
-    """Fit the head to what the fusions, as they stand, let through."""
-    optimizer = torch.optim.Adam(model.heads.parameters(), lr=0.05)
-    batches = planted_batches(seed=1, count=8)
-    for _ in range(60):
-        loss = 0.0
-        for batch in batches:
-            fused = model.fuse_encoder(batch.states, "ser")
-            heard = model.lm.teacher_forced(fused.states, batch.states.mask, None, None)
-            labels = torch.tensor([SER.labels.index(item.targets["ser"]) for item in batch.items])
-            logits = model.heads["ser"](model.fuse_lm(heard, "ser").states[:, 0])
-            loss = loss + nn.functional.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model
 
 
 @functools.cache

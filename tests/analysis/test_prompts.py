@@ -21,7 +21,7 @@ from harmonifuse_core.analysis.prompt_conditions import (
     prompt_conditions,
     random_prompt,
 )
-from harmonifuse_core.analysis.prompt_tables import decides
+from harmonifuse_core.analysis.prompt_tables import decides, still_share
 from harmonifuse_core.analysis.prompts import ANALYSIS, answers, text_alpha
 from harmonifuse_core.analysis.registry import AnalysisOptions, Context, analyses
 from harmonifuse_core.data.manifest import Utterance
@@ -202,7 +202,8 @@ def test_a_users_prompt_that_stands_already_counts_once():
     [
         ({"change_p_holm": 0.01, "change": 0.05}, "score"),
         ({"change_p_holm": 0.01, "change": 0.001}, "nothing"),
-        ({"change_p_holm": 0.2, "change": 0.05, "changed": 0.1}, "answers"),
+        ({"change_p_holm": 0.2, "change": 0.05, "changed": 0.1, "changed_low": 0.05}, "answers"),
+        ({"change_p_holm": 0.2, "change": 0.05, "changed": 0.1, "changed_low": 0.0}, "undecided"),
         ({"changed": 0.01, "same_text_jsd": 0.01}, "alpha"),
         ({"kind": OWN, "same_text_jsd": 0.01}, ""),
     ],
@@ -213,3 +214,12 @@ def test_what_a_prompt_decides(row, wanted):
 
 def test_it_is_in_the_registry():
     assert analyses(["prompts"]) == [ANALYSIS]
+
+
+@pytest.mark.parametrize(("paraphrased", "wanted"), [(0.0, 0.02), (0.07, 0.07), (0.9, 0.1)])
+def test_paraphrases_say_how_many_changed_answers_mean_nothing(paraphrased, wanted):
+    rows = [{"kind": PARAPHRASE, "changed": paraphrased}, {"kind": OTHER, "changed": 1.0}, {"kind": OWN}]
+    assert still_share(rows) == wanted
+    assert decides({"kind": OTHER, "same_text_jsd": 0, "changed": 0.08, "changed_low": 0.075}, wanted) == (
+        "nothing" if wanted > 0.075 else "answers"
+    )

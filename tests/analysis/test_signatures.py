@@ -1,13 +1,21 @@
 """Each failure planted in a routing table is found, and a healthy table shows none."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from factories import tiny_config
+import torch
+from factories import tiny_config, tiny_run, tone
 
-from harmonifuse_core.analysis.result import AnalysisResult, Table, Verdict
+from harmonifuse_core.analysis.material import Spoken, encode_batch
+from harmonifuse_core.analysis.registry import AnalysisOptions, Context, analyses
+from harmonifuse_core.analysis.result import AnalysisResult, Table, Verdict, save_result
 from harmonifuse_core.analysis.signature import AgainstBaseline
-from harmonifuse_core.analysis.signatures import signatures_of
+from harmonifuse_core.analysis.signatures import ANALYSIS, signatures_of
+from harmonifuse_core.data.manifest import Utterance
+from harmonifuse_core.inference.sources import Source
+from harmonifuse_core.runs import load
 
 LABELS = ("neutral", "happy", "sad", "angry")
 N, L1 = 60, 5
@@ -132,3 +140,22 @@ def test_imbalance_is_one_task_that_pays_for_another():
 def test_found_ones_stand_first():
     order = [s.status for s in signatures_of(table(moves=0.0))]
     assert order == sorted(order, key=("found", "not found", "not available").index)
+
+
+def test_as_an_analysis_it_reads_the_crossing_of_its_run(tmp_path):
+    run = tiny_run(tmp_path, model__lm__fusion="bias")
+    model = load(run)
+    rows = ({"task": "ser", "kind": "empty", "same_text_jsd": 0.0, "n": 7},)
+    verdict = Verdict("lm / ser", "prompt ignored", "e")
+    crossing = AnalysisResult("prompts", "?", (Table("crossing", "d", rows),), (verdict,), 7, 3)
+    save_result(run, crossing, pd.DataFrame({"utterance": ["u"]}), {})
+    items = [Spoken(Source(Utterance(f"u{i}", Path(f"u{i}.wav")), f"u{i}.wav"), {"ser": "sad"}, {}) for i in range(3)]
+    with torch.inference_mode():
+        batch = encode_batch(model, items, [tone(0.5 + 0.1 * i, 150 + 50 * i) for i in range(3)])
+        collected = pd.DataFrame(ANALYSIS.collect(model, batch, AnalysisOptions()))
+    result = ANALYSIS.summarise(collected, Context(model, run, resamples=20))
+    words = {v.about: v.verdict for v in result.verdicts}
+    assert words["ignored prompt / lm / ser"] == "found" and words["ignored prompt / lm / asr"] == "not available"
+    assert words["constant alpha / lm / ser"] == "found, by design" and result.utterances == 3
+    assert result.as_dict()["tables"]["signatures"]["rows"][0]["speakers"] == 3
+    assert analyses(["signatures"]) == [ANALYSIS]
