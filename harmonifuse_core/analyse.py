@@ -160,6 +160,7 @@ def summary(result: AnalysisResult, run: RunFolder) -> str:
     lines = [f"{result.name}: {result.question}"]
     lines.append(f"  {result.utterances} utterances, {result.speakers} speakers; tables in {run.path}:")
     lines.append(f"  {', '.join(f'{t.name} ({len(t.rows)} rows)' for t in result.tables)} of {result.name}.json")
+    lines += [f"  mind: {result.caution}"] if result.caution else []
     lines += [f"  {v.about}: {v.verdict.upper()}. {v.evidence}" for v in result.verdicts]
     return "\n".join(lines)
 

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         for file in (run.metrics_file, run.log_file):
             if file.is_file():
                 shutil.copy(file, output.path / file.name)
-        parts = {str(f.path): round(share, 6) for f, share in zip(folders, shares, strict=True)}
+        parts = [{"run": f.name, "share": round(share, 6)} for f, share in zip(folders, shares, strict=True)]
         write_json(output.environment_file, environment() | {"seed": config.training.seed, "average_of": parts})
         save_model(model, output, config)
     except (ValueError, OSError) as error:

@@ -14,6 +14,7 @@ from harmonifuse_core.analysis.interventions import (
     STAGES,
     ForcedTask,
     Score,
+    forced_tasks,
     kept,
     mean_state,
     norms,
@@ -35,10 +36,7 @@ RANDOM_ORDERS = 4  # an utterance, where there are more layers
 def measure(model: HarmoniFuse, batch: SpeechBatch, options: AnalysisOptions) -> list[dict]:
     """All rows of a batch, every task on the utterances that have its label."""
     rows = []
-    for task in model.config.tasks:
-        if (labelled := batch.labelled(task.name)) is None:
-            continue
-        forced = ForcedTask(model, labelled, task.name)
+    for forced in forced_tasks(model, batch):
         words = forced.words() if options.words and forced.texts is not None else None
         for stage in STAGES:
             rows += _intact(forced, stage, words)

@@ -7,7 +7,7 @@ The encoder has run once for the batch; an encoder intervention runs the LM agai
 Shapes: `B` batch, `T` frames, `N` answer positions, `L1` states, `D` width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -207,3 +207,10 @@ def norms(forced: ForcedTask, stage: str) -> tuple[Tensor, Tensor]:
         weighed = forced.per_utterance(stage, fused.share)
         raw = forced.per_utterance(stage, torch.stack([s.norm(dim=-1) for s in forced.lm_states.states], -1))
     return weighed / weighed.sum(-1, keepdim=True), raw / raw.sum(-1, keepdim=True)
+
+
+def forced_tasks(model: HarmoniFuse, batch: SpeechBatch) -> Iterator[ForcedTask]:
+    """Every task of the model, on those of the batch's utterances that have its label."""
+    for task in model.config.tasks:
+        if (labelled := batch.labelled(task.name)) is not None:
+            yield ForcedTask(model, labelled, task.name)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harmonifuse_core.analysis.conditions import utterance_rows
-from harmonifuse_core.analysis.interventions import STAGES, ForcedTask, partners
+from harmonifuse_core.analysis.interventions import STAGES, ForcedTask, forced_tasks, partners
 from harmonifuse_core.analysis.material import SpeechBatch
 from harmonifuse_core.analysis.registry import AnalysisOptions
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
@@ -24,10 +24,7 @@ OTHER_TASK = "task:"  # followed by the other task's name
 def survey(model: HarmoniFuse, batch: SpeechBatch, options: AnalysisOptions) -> list[dict]:
     """alpha (L1) of every utterance, task and stage, and its loss when layer k alone is listened to, for every k."""
     rows = []
-    for task in model.config.tasks:
-        if (labelled := batch.labelled(task.name)) is None:
-            continue
-        forced = ForcedTask(model, labelled, task.name)
+    for forced in forced_tasks(model, batch):
         for stage in STAGES:
             alpha = forced.per_utterance(stage, forced.fused(stage).alpha)
             lone = torch.eye(alpha.shape[-1], device=alpha.device)
@@ -59,10 +56,7 @@ class Reference:
 def measure(model: HarmoniFuse, batch: SpeechBatch, options: AnalysisOptions) -> list[dict]:
     """All rows of a batch, every task on the utterances that have its label."""
     rows = []
-    for task in model.config.tasks:
-        if (labelled := batch.labelled(task.name)) is None:
-            continue
-        forced = ForcedTask(model, labelled, task.name)
+    for forced in forced_tasks(model, batch):
         written = options.words and forced.texts is not None
         words = forced.words() if written else None
         for stage in STAGES:

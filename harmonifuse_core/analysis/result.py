@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from harmonifuse_core.bootstrap import Interval
+from harmonifuse_core.bootstrap import FEW_SPEAKERS, Interval
 from harmonifuse_core.routing import whole_file
 from harmonifuse_core.runs import RunError, RunFolder, write_json
 
@@ -52,12 +52,20 @@ class AnalysisResult:
                 return table
         raise KeyError(f"{self.name} has no table {name!r}; it has {', '.join(t.name for t in self.tables)}")
 
+    @property
+    def caution(self) -> str:
+        """What the number of speakers takes from every interval and verdict; empty where it suffices."""
+        if self.speakers == 1:
+            return "one speaker only: intervals and verdicts hold for this speaker, and say nothing about others"
+        few = 1 < self.speakers < FEW_SPEAKERS
+        return f"{self.speakers} speakers only: intervals are likely too narrow, verdicts too sure" if few else ""
+
     def as_dict(self) -> dict:
         """Ready for JSON: plain numbers, and None where a number is not defined."""
         tables = {t.name: {"definition": t.definition, "rows": [plain(row) for row in t.rows]} for t in self.tables}
         return {
             "name": self.name, "question": self.question, "utterances": self.utterances, "speakers": self.speakers,
-            "tables": tables, "verdicts": [asdict(v) for v in self.verdicts],
+            "caution": self.caution, "tables": tables, "verdicts": [asdict(v) for v in self.verdicts],
         }  # fmt: skip
 
 

@@ -218,3 +218,9 @@ def test_a_result_comes_back_as_it_was_saved(made, tmp_path):
     run.part("analysis", "trial.json").write_text(json.dumps({"name": "trial"}))
     with pytest.raises(RunError, match="damaged"):
         read_result(run, "trial")
+
+
+@pytest.mark.parametrize(("speakers", "words"), [(1, "one speaker only"), (2, "2 speakers only"), (20, "")])
+def test_few_speakers_are_said_beside_every_verdict(speakers, words):
+    caution = AnalysisResult("trial", "Why?", (), utterances=30, speakers=speakers).as_dict()["caution"]
+    assert caution.startswith(words) and bool(caution) == bool(words)
