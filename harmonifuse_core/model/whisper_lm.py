@@ -25,6 +25,7 @@ class WhisperCache:
     """Keys and values of one generation: cross-attention (fixed) and self-attention (grows), a pair a layer.
 
     With `beams` K the rows are B utterances x K hypotheses; the speech is held once an utterance, not a hypothesis.
+    queries: where a list is given, the cross-attention's (B, H, N, D / H) of every block are added to it.
     """
 
     cross: list[tuple[Tensor, Tensor]]
@@ -33,6 +34,7 @@ class WhisperCache:
     pooled: tuple[Tensor, ...] | None = None
     length: int = 0
     beams: int = 1
+    queries: list[Tensor] | None = None
 
     def select(self, rows: Tensor, utterances: Tensor | None = None):
         """Keep (or reorder) these rows; `utterances`: which of the B utterances they belong to, if some have left."""
@@ -134,7 +136,10 @@ class WhisperLM(LanguageModel):
             query = cross.q_proj(block.encoder_attn_layer_norm(hidden))
             if cache.beams > 1:  # hypotheses of one utterance ask its speech together: (B K, 1, D) -> (B, K, D)
                 query = query.view(-1, cache.beams, query.shape[-1])
-            mixed = attend(split_heads(query, heads), *cache.cross[index], attn_mask=cache.speech_mask)
+            query = split_heads(query, heads)
+            if cache.queries is not None:
+                cache.queries.append(query)
+            mixed = attend(query, *cache.cross[index], attn_mask=cache.speech_mask)
             hidden = hidden + cross.out_proj(mixed.transpose(1, 2).flatten(2)).view_as(hidden)
             hidden = hidden + block.fc2(nn.functional.gelu(block.fc1(block.final_layer_norm(hidden))))
             states.append(hidden)
@@ -153,6 +158,13 @@ class WhisperLM(LanguageModel):
         pooled = pooled_positions(states, lengths) if self.wants_pooled else None
         count = max(map(len, texts or [[]])) + 1
         return LMStates(answer_positions(states, [n - 1 for n in lengths], count), pooled)
+
+    def cross_attention(self, speech, ids: list[int], frames: int) -> Tensor:
+        speech, cross, _ = self._memory(speech, torch.ones(speech.shape[:2], dtype=torch.bool, device=speech.device))
+        cache = WhisperCache(cross, None, queries=[])
+        self._blocks(self._embed(torch.tensor([ids], device=speech.device), 0), cache)
+        scores = [q @ k[:, :, :frames].mT / q.shape[-1] ** 0.5 for q, (k, _) in zip(cache.queries, cross, strict=True)]
+        return torch.softmax(torch.cat(scores).float(), -1)
 
     def start(self, speech, mask, prompt: list[int]) -> tuple[LMStates, WhisperCache]:
         speech, cross, speech_mask = self._memory(speech, mask)
