@@ -9,7 +9,8 @@ from harmonifuse_core.word_alignment import DELETED, EQUAL, INSERTED, SUBSTITUTE
 def test_each_kind_stands_where_it_happened():
     assert align_words("the cat sat on my mat", "the bat sat my mat now") == (
         WordStep(EQUAL, "the", "the"), WordStep(SUBSTITUTED, "cat", "bat"), WordStep(EQUAL, "sat", "sat"),
-        WordStep(DELETED, "on", ""), WordStep(EQUAL, "my", "my"), WordStep(EQUAL, "mat", "mat"), WordStep(INSERTED, "", "now"),
+        WordStep(DELETED, "on", ""), WordStep(EQUAL, "my", "my"), WordStep(EQUAL, "mat", "mat"),
+        WordStep(INSERTED, "", "now"),
     )  # fmt: skip
 
 
