@@ -22,6 +22,7 @@ page = st.navigation(
     [
         st.Page("views/listen.py", title="Listen", icon=":material/hearing:", default=True),
         st.Page("views/run.py", title="Run", icon=":material/lab_profile:", url_path="run"),
+        st.Page("views/utterance.py", title="Utterance", icon=":material/record_voice_over:", url_path="utterance"),
     ]
 )
 frame.shell()
