@@ -38,7 +38,8 @@ def test_without_the_recording_everything_logged_is_there(full_run, monkeypatch,
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "nothing"))
     said = shown(at := opened("utterance", run="full", utt="u-2"))
     for part in ("No recording", NO_DATA, "speaker-2", "substituted", f"reference: {EMOTIONS[2]}",
-                 "Which layers did each task use?", "No knock-out is saved", "No attribution is saved", "routed alike", "utt=u-2"):  # fmt: skip
+                 "Which layers did each task use?", "No knock-out is saved", "No attribution is saved", "routed alike",
+                 "utt=u-2"):  # fmt: skip
         assert part in said
     assert charts(at) == 2
     table = next(frame.value for frame in at.dataframe if "share" in frame.value)
