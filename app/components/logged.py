@@ -125,7 +125,10 @@ def damage(run: RunFolder, clip: Clip | None, identifier: str) -> None:
 def attribution(run: RunFolder, clip: Clip | None, rows: pd.DataFrame, identifier: str) -> None:
     """What each stretch of the speech brings to an answer: saved, or live at the press of a switch."""
     st.header("Which moments carry the answer?", anchor=False)
-    tasks = [str(task) for task in dict.fromkeys(rows["task"])]
+    tasks = [str(task) for task in dict.fromkeys(rows["task"]) if str(task).isidentifier()]
+    if not tasks:
+        st.caption("No task of this utterance has a name that can be shown.")
+        return
     task = st.segmented_control("Task", tasks, default=tasks[0], required=True, key="attribution_task")
     found = logged_utterance.saved_attribution(services.saved_rows(run, "attribution", identifier), task)
     if found is None and clip is not None:

@@ -48,7 +48,7 @@ def choose(files: RoutingFiles) -> str | None:
         found = services.routing_page(files, RoutingFilter(text=text), 1)
         offered = list(dict.fromkeys(map(str, found.rows["utterance"])))[:MOST_OFFERED]
         chosen = st.selectbox("Utterance", offered, index=None, placeholder=f"first {len(offered)}", key="utterance_id")
-    if chosen is not None and chosen != st.session_state.get("utterance_taken"):
+    if chosen is not None and (named is None or chosen != st.session_state.get("utterance_taken")):
         st.session_state["utterance_taken"] = chosen  # a later link may lead elsewhere
         state.set_link(utt=chosen)
         return chosen

@@ -3,8 +3,6 @@
 import html
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +11,8 @@ from factories import tiny_config
 from harmonifuse_core.config import save_yaml
 from harmonifuse_core.report import main, report_html
 from harmonifuse_core.reporting import figures
-from harmonifuse_core.reporting.page import Figure, Section, Table, literal, plotly_script, render
+from harmonifuse_core.reporting import page as page_module
+from harmonifuse_core.reporting.page import Figure, ReportError, Section, Table, literal, plotly_script, render
 from harmonifuse_core.routing import RoutingRecord, RoutingWriter
 from harmonifuse_core.runs import RunError, RunFolder, write_json, write_text
 
@@ -62,7 +61,7 @@ def test_the_report_has_every_part_with_its_numbers(run):
     for part in ("What this run is", "Results", "Which layers the tasks use", "Training", "Analysis: faithfulness",
                  "Probes: probe", "How to read this", "faithful", "Loss of each task", "Score by layer"):  # fmt: skip
         assert part in page
-    assert "0.4321" in page and "0.3000" in page and "0.3000" in page  # UA, its interval, mean alpha of layer 0
+    assert "0.4321" in page and "0.6000" in page and "0.3000" in page  # UA, its interval, mean alpha of layer 0
     specs = [json.loads(text) for name, text in SCRIPT.findall(report_html(run)) if name]
     maps = [s for s in specs if s["data"][0]["type"] == "heatmap"]
     assert np.allclose(maps[0]["data"][0]["z"], [[0.3, 0.7]]) and np.allclose(maps[1]["data"][0]["z"], [[0.7, 0.3]])
@@ -121,9 +120,11 @@ def test_the_command_writes_the_file_and_names_what_is_wrong(run, tmp_path, caps
     assert "is not a run folder" in capsys.readouterr().err
 
 
-def test_plotly_is_not_imported():
-    code = "import sys, harmonifuse_core.report as r; r.render('t', (), ()); sys.exit('plotly' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+def test_without_plotly_the_remedy_is_named(run, monkeypatch, capsys):
+    monkeypatch.setattr(page_module, "find_spec", lambda name: None)
+    with pytest.raises(ReportError, match="plotly is not installed"):
+        report_html(run)
+    assert main([str(run.path)]) == 1 and "pip install" in capsys.readouterr().err
 
 
 def test_values_that_json_does_not_know_are_left_out_of_figures():
