@@ -24,6 +24,7 @@ SCRIPT = re.compile(r"<script(?: type=\"application/json\" id=\"([\w-]+)\")?>(.*
 def run(tmp_path) -> RunFolder:
     """A run whose every text is hostile, without a model."""
     run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
     save_yaml(tiny_config("whisper", title=HOSTILE, description=f"{HOSTILE}\n\nmore"), run.config_file)
     rows = [
         {"step": step, "tasks": {"asr": {"loss": 3.0 / step, "encoder_alpha": [0.2, 0.8], "lm_alpha": [0.5, 0.5]}},
@@ -92,6 +93,7 @@ def test_hostile_text_stays_text(run):
 
 def test_an_empty_run_says_what_to_do(tmp_path):
     run = RunFolder(tmp_path / "bare")
+    run.path.mkdir()
     save_yaml(tiny_config("whisper", title="Bare"), run.config_file)
     page = outside_of_scripts(report_html(run))
     assert "This run is untrained" in page and "harmonifuse_core.train" in page
