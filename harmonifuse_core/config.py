@@ -100,6 +100,7 @@ class LMConfig:
         last_logit_tasks: tasks whose bias starts so; empty means all.
         speech_token: behind a classification prompt, one position holds mean and standard deviation over time of the
             fused speech, standardised and projected; the task is answered there (`whisper`).
+        speech_token_heads: that many attention heads add means over the frames that they choose (0: none).
         train_embeddings: let the token embedding and output matrix learn.
         subsample: speech frames stacked into one LM position (`prefix`).
     """
@@ -115,6 +116,7 @@ class LMConfig:
     last_logit: float = 0.0
     last_logit_tasks: tuple[str, ...] = ()
     speech_token: bool = False
+    speech_token_heads: int = 0
     train_embeddings: bool = True
     subsample: int = 4
 
@@ -134,6 +136,10 @@ class LMConfig:
             )
         if self.subsample < 1 or self.ffn_width < 1:
             raise ValueError("lm.subsample and lm.ffn_width must be at least 1")
+        if self.speech_token_heads < 0 or (self.speech_token_heads and not self.speech_token):
+            raise ValueError(
+                f"lm.speech_token_heads is {self.speech_token_heads}: give 1 or more with speech_token: true"
+            )
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,14 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Probabilities and ranges of waveform and feature augmentation (training only)."""
+    """Probabilities and ranges of waveform and feature augmentation (training only).
+
+    Args:
+        trim_probability: of cutting the silence before and behind the speech down to at most 0.3 s.
+        mixup_probability: of adding another utterance of the same corpus to a classified one, labels in the same
+            shares (Zhang et al. 2018; Tokozume et al. 2018 for sound).
+        frequency_warp: a classified utterance's mel axis is stretched by up to this share (Jaitly and Hinton 2013).
+    """
 
     speed: tuple[float, ...] = ()
     noise_probability: float = 0.0
@@ -221,15 +234,21 @@ class AugmentConfig:
     gain_db: float = 0.0
     room_probability: float = 0.0
     band_probability: float = 0.0
+    trim_probability: float = 0.0
+    mixup_probability: float = 0.0
+    frequency_warp: float = 0.0
     time_masks: int = 0
     time_mask_frames: int = 20
     frequency_masks: int = 0
     frequency_mask_bins: int = 12
 
     def __post_init__(self):
-        for name in ("noise_probability", "room_probability", "band_probability"):
+        probabilities = ("noise", "room", "band", "trim", "mixup")
+        for name in (f"{kind}_probability" for kind in probabilities):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; use 0 to 1")
+        if not 0 <= self.frequency_warp <= 0.5:
+            raise ValueError(f"augment.frequency_warp is {self.frequency_warp}; use 0 to 0.5")
         if any(not 0.5 <= factor <= 2 for factor in self.speed):
             raise ValueError(f"augment.speed is {list(self.speed)}; use factors from 0.5 to 2")
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
