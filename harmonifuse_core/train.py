@@ -45,9 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         model = build_model(config.model)
         if options.init:
             fresh = load_shards(model, RunFolder(options.init).model, may_lack=True)
-            logging.getLogger("harmonifuse.training").info(
-                "fresh, since %s lacks them: %s", options.init, fresh or "none"
-            )
+            logging.info("%s lacks, so they start afresh: %s", options.init, ", ".join(fresh) or "none")
         trainer = Trainer(config, model, run, options.device, options.resume)
         save_yaml(config, run.config_file)
         write_json(run.environment_file, environment() | {"seed": config.training.seed, "init": options.init})
