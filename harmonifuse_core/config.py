@@ -195,8 +195,8 @@ class Config:
                 raise ValueError(f"corpus {corpus.manifest}: a teacher needs a transcription task, not {corpus.task}")
         if self.data.state_cache and self.model.encoder.finetune != "frozen":
             raise ValueError(
-                f"data.state_cache needs model.encoder.finetune: frozen, not {self.model.encoder.finetune!r}: states of one "
-                "that learns change with every step"
+                f"data.state_cache needs model.encoder.finetune: frozen, not {self.model.encoder.finetune!r}: what is "
+                "learnt changes the states with every step"
             )
         for name in set(self.training.batch_size) - {*names, "default"}:
             raise ValueError(f"training.batch_size names {name!r}; known are {', '.join(names)} and default")
