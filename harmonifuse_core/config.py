@@ -59,7 +59,14 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Probabilities and ranges of waveform and feature augmentation (training only)."""
+    """Probabilities and ranges of waveform and feature augmentation (training only).
+
+    Args:
+        trim_probability: of cutting the silence before and behind the speech down to at most 0.3 s.
+        mixup_probability: of adding another utterance of the same corpus to a classified one, labels in the same
+            shares (Zhang et al. 2018; Tokozume et al. 2018 for sound).
+        frequency_warp: a classified utterance's mel axis is stretched by up to this share (Jaitly and Hinton 2013).
+    """
 
     speed: tuple[float, ...] = ()
     noise_probability: float = 0.0
@@ -67,15 +74,21 @@ class AugmentConfig:
     gain_db: float = 0.0
     room_probability: float = 0.0
     band_probability: float = 0.0
+    trim_probability: float = 0.0
+    mixup_probability: float = 0.0
+    frequency_warp: float = 0.0
     time_masks: int = 0
     time_mask_frames: int = 20
     frequency_masks: int = 0
     frequency_mask_bins: int = 12
 
     def __post_init__(self):
-        for name in ("noise_probability", "room_probability", "band_probability"):
+        probabilities = ("noise", "room", "band", "trim", "mixup")
+        for name in (f"{kind}_probability" for kind in probabilities):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; use 0 to 1")
+        if not 0 <= self.frequency_warp <= 0.5:
+            raise ValueError(f"augment.frequency_warp is {self.frequency_warp}; use 0 to 0.5")
         if any(not 0.5 <= factor <= 2 for factor in self.speed):
             raise ValueError(f"augment.speed is {list(self.speed)}; use factors from 0.5 to 2")
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
@@ -86,7 +99,8 @@ class AugmentConfig:
         """The first field that changes what the encoder hears, time masks aside; empty where none does."""
         if any(factor != 1 for factor in self.speed):
             return "speed"
-        names = ("noise_probability", "gain_db", "room_probability", "band_probability", "frequency_masks")
+        probabilities = (f"{kind}_probability" for kind in ("noise", "room", "band", "trim", "mixup"))
+        names = (*probabilities, "gain_db", "frequency_warp", "frequency_masks")
         return next((name for name in names if getattr(self, name)), "")
 
 

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, help="YAML file, e.g. harmonifuse_core/configs/default.yaml")
     parser.add_argument("--run", required=True, help="run folder to write, e.g. runs/mine")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of --run")
-    parser.add_argument("--init", metavar="RUN", help="start from the weights of this run, which has the same model")
+    parser.add_argument("--init", metavar="RUN", help="start from this run's weights; what it lacks starts afresh")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config fields to replace")
     return parser
@@ -44,7 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         torch.manual_seed(config.training.seed)
         model = build_model(config.model)
         if options.init:
-            load_shards(model, RunFolder(options.init).model)
+            fresh = load_shards(model, RunFolder(options.init).model, may_lack=True)
+            logging.getLogger("harmonifuse.training").info(
+                "fresh, since %s lacks them: %s", options.init, fresh or "none"
+            )
         trainer = Trainer(config, model, run, options.device, options.resume)
         save_yaml(config, run.config_file)
         write_json(run.environment_file, environment() | {"seed": config.training.seed, "init": options.init})

@@ -14,7 +14,7 @@ import torch
 
 from harmonifuse_core.config import AugmentConfig, CorpusConfig, DataConfig, TrainingConfig
 from harmonifuse_core.data.audio import SAMPLE_RATE, decode_waveform
-from harmonifuse_core.data.augmentation import augment
+from harmonifuse_core.data.augmentation import augment, mixed
 from harmonifuse_core.data.manifest import Utterance, read_manifest
 from harmonifuse_core.tasks import TaskConfig
 
@@ -26,6 +26,7 @@ class TaskBatch:
     """Utterances of one task. waveforms (B, S) float, zero behind `lengths` (B,) samples.
 
     prompts: B strings. token_ids: B lists of text ids without end token (transcription). labels (B,), allowed (B, C).
+    mixed_labels (B,), shares (B,): of mixed utterances, the other label, and the first one's share.
     """
 
     waveforms: torch.Tensor
@@ -34,6 +35,8 @@ class TaskBatch:
     token_ids: Sequence[list[int]] | None = None
     labels: torch.Tensor | None = None
     allowed: torch.Tensor | None = None
+    mixed_labels: torch.Tensor | None = None
+    shares: torch.Tensor | None = None
     ids: Sequence[str] = ()
 
     def to(self, device) -> "TaskBatch":
@@ -178,14 +181,41 @@ def collate(
                 clip = augment(clip, augmentation, rngs[index], time_warp=not example.corpus.teacher)
         clips.append(clip)
         prompts.append(prompt)
-    waveforms, lengths = pad_waveforms(clips)
-    labels = allowed = token_ids = None
+    labels = allowed = token_ids = mixed_labels = shares = None
     if task.is_transcription:
         token_ids = [tokenizer.encode(e.text) for e in examples]
     else:
         labels = torch.tensor([e.label for e in examples])
         allowed = torch.tensor([e.allowed for e in examples])
-    return TaskBatch(waveforms, lengths, prompts, token_ids, labels, allowed, [e.utterance.id for e in examples])
+        if rngs is not None and augmentation is not None and augmentation.mixup_probability:
+            clips, partners, shares = mix(clips, examples, rngs, augmentation.mixup_probability)
+            mixed_labels, shares = labels[partners], torch.tensor(shares, dtype=torch.float32)
+    waveforms, lengths = pad_waveforms(clips)
+    return TaskBatch(
+        waveforms,
+        lengths,
+        prompts,
+        token_ids,
+        labels,
+        allowed,
+        mixed_labels,
+        shares,
+        [e.utterance.id for e in examples],
+    )
+
+
+def mix(clips: Sequence[np.ndarray], examples: Sequence[Example], rngs, probability: float):
+    """Mixed clips, each one's partner (itself where it stays as it is) and its own share in it."""
+    results, partners, shares = [], [], []
+    for index, (example, rng) in enumerate(zip(examples, rngs, strict=True)):
+        same = [i for i, e in enumerate(examples) if e.corpus is example.corpus]  # the same classes are known of both
+        wanted, partner, share = rng.random() < probability, same[int(rng.integers(len(same)))], rng.beta(0.5, 0.5)
+        if not wanted or partner == index:
+            partner, share = index, 1.0
+        results.append(mixed(clips[index], clips[partner], share) if partner != index else clips[index])
+        partners.append(partner)
+        shares.append(float(share))
+    return results, partners, shares
 
 
 def pad_waveforms(clips: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import cached_file
 
 from harmonifuse_core.config import AugmentConfig, EncoderConfig
-from harmonifuse_core.model.frontend import SAMPLE_RATE, LogMel, mask_spans, normalise_waveforms
+from harmonifuse_core.model.frontend import SAMPLE_RATE, LogMel, mask_spans, normalise_waveforms, warp_frequency
 
 WAVEFORM_TYPES = ("wavlm", "hubert", "wav2vec2")
 
@@ -103,6 +103,7 @@ class WhisperSpeechEncoder(SpeechEncoder):
                 f"a clip of {int(lengths.max()) / SAMPLE_RATE:.1f} s is longer than {limit:.1f} s: segment it"
             )
         if augment:
+            mel = warp_frequency(mel, augment.frequency_warp)
             mel = mask_spans(mel, 2 * frames, 2, augment.time_masks, augment.time_mask_frames)
             mel = mask_spans(mel, 2 * frames, 1, augment.frequency_masks, augment.frequency_mask_bins)
         return self.from_mel(mel, frames)

@@ -1,6 +1,6 @@
 """The assembly: encoder -> gated fusion -> LM behind a prompt -> prompt-adaptive fusion -> heads; and its output."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -107,9 +107,12 @@ class HarmoniFuse(nn.Module):
         if not spec.is_transcription:
             answer = self.fuse_lm(self.lm.teacher_forced(fused.states, states.mask, prompts, None), task)
             logits = self.heads[task](answer.states[:, 0])  # (B, C)
-            loss = classification_loss(
-                logits, batch.labels, batch.allowed, spec.label_smoothing, spec.absent_weight
-            ).mean()
+            settings = (batch.allowed, spec.label_smoothing, spec.absent_weight)
+            loss = classification_loss(logits, batch.labels, *settings)  # (B,)
+            if batch.shares is not None:
+                other = classification_loss(logits, batch.mixed_labels, *settings)
+                loss = batch.shares * loss + (1 - batch.shares) * other
+            loss = loss.mean()
             return TaskResult(loss, len(prompts), fused, answer, states, class_logits=logits)
         texts = [list(ids) for ids in batch.token_ids]
         answer = self.fuse_lm(self.lm.teacher_forced(fused.states, states.mask, prompts, texts), task)
@@ -123,8 +126,11 @@ class HarmoniFuse(nn.Module):
 
     def forward(self, batches: dict[str, TaskBatch], augment: AugmentConfig | None = None) -> dict[str, TaskResult]:
         """One interleaved step: every task's utterances through the shared model, each with its own loss only."""
+        plain = augment and replace(augment, frequency_warp=0.0)  # text may be taught by states of unwarped speech
         return {
-            task: self.run_task(self.encode(batch.waveforms, batch.lengths, augment), task, batch)
+            task: self.run_task(
+                self.encode(batch.waveforms, batch.lengths, augment if batch.labels is not None else plain), task, batch
+            )
             for task, batch in batches.items()
         }
 

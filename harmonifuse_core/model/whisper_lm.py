@@ -52,11 +52,18 @@ class WhisperCache:
 class SpeechToken(nn.Module):
     """Mean and standard deviation over time of the fused speech, standardised, projected to one LM embedding.
 
-    They are standardised, since over a corpus their constant part far outweighs what varies.
+    They are standardised, since over a corpus their constant part far outweighs what varies. `heads` add means weighted
+    by attention over the frames (after Okabe et al. 2018), so that silence and neutral stretches need not count.
     """
 
-    def __init__(self, width: int, embeddings: Tensor):
+    def __init__(self, width: int, embeddings: Tensor, heads: int = 0):
         super().__init__()
+        self.attention = None
+        if heads:
+            self.attention = nn.Sequential(nn.Linear(width, width // 4), nn.Tanh(), nn.Linear(width // 4, heads))
+            self.standardise_heads = RunningStandardise(heads * width)
+            self.project_heads = nn.Linear(heads * width, width, bias=False)
+            nn.init.zeros_(self.project_heads.weight)  # starts as the plain token
         self.standardise = RunningStandardise(2 * width)
         self.project = nn.Linear(2 * width, width)
         nn.init.normal_(self.project.weight, std=float(embeddings.detach().std()) / width**0.5)  # as long as a word's
@@ -67,7 +74,13 @@ class SpeechToken(nn.Module):
         count = mask.sum(1, keepdim=True)
         mean = (speech * mask[..., None]).sum(1) / count
         variance = ((speech - mean[:, None]).square() * mask[..., None]).sum(1) / count
-        return self.project(self.standardise(torch.cat([mean, (variance + 1e-5).sqrt()], -1)))
+        token = self.project(self.standardise(torch.cat([mean, (variance + 1e-5).sqrt()], -1)))
+        if self.attention is None:
+            return token
+        scores = self.attention(nn.functional.layer_norm(speech, speech.shape[-1:])).float()  # (B, T, heads)
+        weights = torch.softmax(scores.masked_fill(~mask[..., None], -1e9), 1).to(speech)
+        chosen = torch.einsum("bth,btd->bhd", weights, speech).flatten(1)
+        return token + self.project_heads(self.standardise_heads(chosen))
 
 
 class WhisperLM(LanguageModel):
@@ -80,7 +93,7 @@ class WhisperLM(LanguageModel):
         self.max_positions = hf_config.max_target_positions
         self.bridge = nn.Identity() if speech_width == self.width else nn.Linear(speech_width, self.width)
         if config.speech_token:
-            self.speech_token = SpeechToken(self.width, body.embed_tokens.weight)
+            self.speech_token = SpeechToken(self.width, body.embed_tokens.weight, config.speech_token_heads)
         if not config.train_embeddings:
             body.embed_tokens.requires_grad_(False)
 
