@@ -15,8 +15,8 @@ from harmonifuse_core.model_config import EncoderConfig, GateConfig, LMConfig, M
 from harmonifuse_core.tasks import TaskConfig
 
 __all__ = [
-    "AugmentConfig", "Config", "CorpusConfig", "DataConfig", "EncoderConfig", "GateConfig", "LMConfig", "ModelConfig",
-    "TaskConfig", "TrainingConfig", "from_dict", "load_yaml", "save_yaml", "to_dict",
+    "AugmentConfig", "Config", "CorpusConfig", "DataConfig", "EncoderConfig", "GateConfig", "InterleavingConfig",
+    "LMConfig", "ModelConfig", "TaskConfig", "TrainingConfig", "from_dict", "load_yaml", "save_yaml", "to_dict",
 ]  # fmt: skip
 
 
@@ -137,6 +137,41 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class InterleavingConfig:
+    """How the tasks share training.
+
+    Args:
+        mode: `within`, every step holds every task; `alternating`, each step holds one task.
+        ratio: of the tasks. `sizes`: `training.batch_size` as it is (alternating: turn by turn); `fixed`: `shares`;
+            `proportional` to the tasks' utterances; `temperature`: to those to the power of 1 / temperature. But for
+            `sizes`, the sum of the batch sizes is divided so (alternating: the steps are).
+        shares: {task: share} for `fixed`, in any unit; `end_shares`: at the last step, evenly moved to (empty: none).
+        temperature: 1 is proportional, large is even; `end_temperature`: at the last step (0: no change).
+    """
+
+    mode: str = "within"
+    ratio: str = "sizes"
+    shares: dict = field(default_factory=dict)
+    end_shares: dict = field(default_factory=dict)
+    temperature: float = 1.0
+    end_temperature: float = 0.0
+
+    def __post_init__(self):
+        check_choice("interleaving", "mode", self.mode, ("within", "alternating"))
+        check_choice("interleaving", "ratio", self.ratio, ("sizes", "fixed", "proportional", "temperature"))
+        for name in ("shares", "end_shares"):
+            for task, share in getattr(self, name).items():
+                if isinstance(share, bool) or not isinstance(share, (int, float)) or share <= 0:
+                    raise ValueError(f"interleaving.{name}.{task} is {share!r}; give a number above 0")
+        if (self.ratio == "fixed") != bool(self.shares):
+            raise ValueError("interleaving.shares and ratio: fixed belong together; give both or none")
+        if self.end_shares and set(self.end_shares) != set(self.shares):
+            raise ValueError("interleaving.end_shares must name the tasks of interleaving.shares")
+        if self.temperature < 1 or (self.end_temperature and self.end_temperature < 1):
+            raise ValueError("interleaving.temperature is below 1; 1 is proportional, more is more even")
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """Batch-interleaved training.
 
@@ -149,6 +184,12 @@ class TrainingConfig:
         state_weight: weight of the squared distance to the teacher's last encoder state (corpora with `teacher`).
         token_weight: weight of the divergence from the teacher's token probabilities (same corpora).
         entropy_weight: weight of KL(alpha || uniform) of both fusions, so that no gate closes for good (0: none).
+        interleaving: how the tasks share the steps.
+        accumulation: parts that a step's batch is cut into, to save memory; the gradient is that of the whole.
+        gradients_every: steps between two looks at the tasks' gradients, their norms and cosines (0: never).
+        keep_best: keep the weights of the best dev scores, of each task and joint, below `checkpoints/`.
+        patience: dev scores in a row without a better joint one before training stops (0: never).
+        export: the weights that the run ends with: `last`, or `best` (joint; needs keep_best).
     """
 
     steps: int = 1000
@@ -166,6 +207,12 @@ class TrainingConfig:
     state_weight: float = 0.0
     token_weight: float = 0.0
     entropy_weight: float = 0.0
+    interleaving: InterleavingConfig = InterleavingConfig()
+    accumulation: int = 1
+    gradients_every: int = 100
+    keep_best: bool = False
+    patience: int = 0
+    export: str = "last"
     seed: int = 0
     log_every: int = 10
     eval_every: int = 0
@@ -180,6 +227,13 @@ class TrainingConfig:
         for task, size in self.batch_size.items():
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"training.batch_size.{task} is {size!r}; give a whole number of at least 1")
+        check_choice("training", "export", self.export, ("last", "best"))
+        if self.accumulation < 1 or self.gradients_every < 0 or self.patience < 0:
+            raise ValueError("training.accumulation must be at least 1, gradients_every and patience not negative")
+        if not self.eval_every and (self.keep_best or self.patience):
+            raise ValueError("training.keep_best and patience go by dev scores: set training.eval_every")
+        if self.export == "best" and not self.keep_best:
+            raise ValueError("training.export: best needs training.keep_best: true")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"training.average_decay is {self.average_decay}; use 0 (off) to below 1")
 
@@ -214,6 +268,13 @@ class Config:
             )
         for name in set(self.training.batch_size) - {*names, "default"}:
             raise ValueError(f"training.batch_size names {name!r}; known are {', '.join(names)} and default")
+        shares = self.training.interleaving.shares
+        if shares and (unlike := sorted({c.task for c in self.data.train} ^ set(shares))):
+            raise ValueError(
+                f"training.interleaving.shares and the corpora differ in {unlike[0]!r}: name each task that has one"
+            )
+        if not self.data.dev and (self.training.keep_best or self.training.patience):
+            raise ValueError("training.keep_best and patience go by dev scores: name corpora in data.dev")
         slowest = self.data.max_seconds / min((1.0, *self.data.augment.speed))
         if self.data.train and slowest > self.model.max_seconds:
             raise ValueError(

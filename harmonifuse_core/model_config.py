@@ -3,6 +3,7 @@
 Every open point of the paper (see the README's table) is a field here with the project's default.
 """
 
+import re
 from dataclasses import dataclass, field
 
 from harmonifuse_core.fields import check_choice
@@ -17,7 +18,8 @@ class EncoderConfig:
         name: hub name or local folder that `transformers.AutoConfig` understands.
         weights: `pretrained` loads them, `random` builds the architecture of `name` with fresh weights.
         overrides: fields of the Hugging Face config to replace (only with `weights: random`).
-        finetune: `frozen` (eval mode, no gradient), `all`, or `top-K` (the last K blocks).
+        finetune: `frozen` (eval mode, no gradient), `all`, `top-K` (the last K blocks), or `lora-R` (a change of rank
+            R to the feed-forward layers of every block; the pre-trained weights stay).
         tail_seconds: silence put behind the speech before encoding; Whisper finds the end of the speech by it.
         gradient_checkpointing: trade time for memory when fine-tuning.
     """
@@ -31,11 +33,10 @@ class EncoderConfig:
 
     def __post_init__(self):
         check_choice("encoder", "weights", self.weights, ("pretrained", "random"))
-        top = self.finetune.removeprefix("top-")
-        if self.finetune not in ("frozen", "all") and not (
-            self.finetune.startswith("top-") and top.isdigit() and int(top)
-        ):
-            raise ValueError(f"encoder.finetune is {self.finetune!r}; choose frozen, all or top-K with K >= 1")
+        if not re.fullmatch(r"frozen|all|(top|lora)-[1-9]\d*", self.finetune):
+            raise ValueError(
+                f"encoder.finetune is {self.finetune!r}; choose frozen, all, top-K with K >= 1, or lora-R with R >= 1"
+            )
         if self.overrides and self.weights == "pretrained":
             raise ValueError("encoder.overrides change the architecture: they need encoder.weights: random")
         if not 0 <= self.tail_seconds <= 5:

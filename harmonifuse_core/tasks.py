@@ -56,6 +56,21 @@ class TaskConfig:
         return self.kind == TRANSCRIPTION
 
     @property
+    def writes_text(self) -> bool:
+        """The answer is text: a transcript, or the units of CTC."""
+        return self.kind != CLASSIFICATION
+
+    @property
+    def normalizer(self) -> str:
+        """How texts are made comparable before their errors are counted, see `metrics.NORMALIZERS`."""
+        return "whisper-english"
+
+    @property
+    def measure(self) -> str:
+        """Error rate of a task that writes text."""
+        return "wer"
+
+    @property
     def default_prompt(self) -> str:
         return self.prompts[0]
 

@@ -125,7 +125,7 @@ def config_with(**fields) -> Config:
 SLOW = AugmentConfig(speed=(0.9, 1.0))
 REFUSALS = [
     (lambda: EncoderConfig(weights="half"), r"encoder\.weights is 'half'; choose one of pretrained, random"),
-    (lambda: EncoderConfig(finetune="top-0"), "encoder.finetune is 'top-0'; choose frozen, all or top-K with K >= 1"),
+    (lambda: EncoderConfig(finetune="top-0"), "encoder.finetune is 'top-0'; choose frozen, all, top-K with K >= 1, or lora-R"),
     (lambda: EncoderConfig(finetune="some"), "encoder.finetune is 'some'"),
     (lambda: EncoderConfig(overrides={"a": 1}), "they need encoder.weights: random"),
     (lambda: EncoderConfig(tail_seconds=9), "encoder.tail_seconds is 9; use 0 to 5 seconds"),
