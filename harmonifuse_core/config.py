@@ -3,6 +3,7 @@
 Those of the model are in `model_config.py`, and offered here too.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ __all__ = [
     "AugmentConfig", "Config", "CorpusConfig", "DataConfig", "EncoderConfig", "GateConfig", "InterleavingConfig",
     "LMConfig", "ModelConfig", "TaskConfig", "TrainingConfig", "from_dict", "load_yaml", "save_yaml", "to_dict",
 ]  # fmt: skip
+
+logger = logging.getLogger("harmonifuse.config")
+SHARES = ("shares", "end_shares")
 
 
 @dataclass(frozen=True)
@@ -288,5 +292,37 @@ def save_yaml(config: Config, path: Path):
 
 
 def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config; `overrides` are `training.steps=10`-style assignments, their values parsed as YAML."""
-    return from_dict(Config, read_values(path, overrides))
+    """Read a config; `overrides` are `training.steps=10`-style assignments, their values parsed as YAML.
+
+    `model.tasks=[ser]` chooses among the file's tasks, and leaves out the corpora and settings of the others.
+    """
+    values = read_values(path, overrides)
+    if any(assignment.startswith("model.tasks=") for assignment in overrides):
+        choose_tasks(values, read_values(path).get("model", {}).get("tasks", []))
+    return from_dict(Config, values)
+
+
+def choose_tasks(values: dict, known: list):
+    """Let the names in `values["model"]["tasks"]` mean the file's own tasks, `known`; drop what is of other tasks."""
+    named = {task if isinstance(task, str) else task.get("name"): task for task in known}
+    chosen = values["model"]["tasks"]
+    if not isinstance(chosen, list):
+        raise ValueError(f"model.tasks is {chosen!r}; expected a list, e.g. model.tasks=[ser]")
+    values["model"]["tasks"] = [named.get(task, task) if isinstance(task, str) else task for task in chosen]
+    names = {task if isinstance(task, str) else task.get("name") for task in chosen}
+    for role in ("train", "dev"):
+        corpora = values.get("data", {}).get(role, [])
+        for corpus in [c for c in corpora if c.get("task") not in names]:
+            logger.info("%s of %s is left out: task %s is not chosen", corpus["manifest"], role, corpus.get("task"))
+            corpora.remove(corpus)
+    training, model = values.get("training", {}), values["model"]
+    ratios = training.get("interleaving", {})
+    for sizes, also in ((training.get("batch_size", {}), "default"), *((ratios.get(k, {}), "") for k in SHARES)):
+        for name in set(sizes) - {*names, also}:
+            del sizes[name]
+    for owner in (model.get("gate", {}), model.get("lm", {})):
+        if "last_logit_tasks" in owner:
+            left = [name for name in owner["last_logit_tasks"] if name in names]
+            if owner["last_logit_tasks"] and not left:
+                owner["last_logit"] = 0.0  # an empty list would mean every task
+            owner["last_logit_tasks"] = left

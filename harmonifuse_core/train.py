@@ -39,7 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     trackers = None
     try:
-        config = load_yaml(options.config, options.overrides)
         processes = Processes.join(options.device)
         run = RunFolder(options.run)
         run.path.mkdir(parents=True, exist_ok=True)
@@ -49,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
             handlers=[logging.FileHandler(run.log_file) if processes.is_main else logging.NullHandler()],
             force=True,
         )
+        config = load_yaml(options.config, options.overrides)
         keep_freed_memory()
         torch.manual_seed(config.training.seed)
         model = build_model(config.model)

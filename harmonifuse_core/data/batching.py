@@ -28,6 +28,7 @@ class TaskBatch:
     """Utterances of one task. waveforms (B, S) float, zero behind `lengths` (B,) samples.
 
     prompts: B strings. token_ids: B lists of text ids without end token (transcription). labels (B,), allowed (B, C).
+    units: B lists of numbers of the task's labels (CTC).
     mixed_labels (B,), shares (B,): of mixed utterances, the other label, and the first one's share.
     """
 
@@ -39,6 +40,7 @@ class TaskBatch:
     allowed: torch.Tensor | None = None
     mixed_labels: torch.Tensor | None = None
     shares: torch.Tensor | None = None
+    units: Sequence[list[int]] | None = None
     ids: Sequence[str] = ()
 
     def to(self, device) -> "TaskBatch":
@@ -65,13 +67,15 @@ class TaskBatch:
 
 @dataclass(frozen=True)
 class Example:
-    """One utterance of a corpus with its target: `text` (transcription) or `label` index and `allowed` classes."""
+    """One utterance of a corpus with its target: `text` (transcription; with `units`, CTC), or `label` index and
+    `allowed` classes."""
 
     utterance: Utterance
     corpus: CorpusConfig
     text: str | None = None
     label: int | None = None
     allowed: tuple[bool, ...] = ()
+    units: tuple[int, ...] = ()
 
 
 def styled(text: str, style: str) -> str:
@@ -102,8 +106,13 @@ def load_examples(
             text = transcripts.get(u.id) if corpus.teacher else u.field(task.field)
             if text:
                 examples.append(Example(u, corpus, text=text if corpus.teacher else styled(text, corpus.text_style)))
+    elif task.writes_text:
+        examples = [e for u in rows if (e := unit_example(u, corpus, task)).units]
     else:
-        names = [(u, corpus.label_map.get(raw, raw)) for u in rows if (raw := u.field(task.field)) is not None]
+        found = [(u, raw) for u in rows if (raw := u.field(task.field)) is not None]
+        names = [(u, corpus.label_map.get(raw, raw)) for u, raw in found]
+        if task.edges:
+            names = [(u, name if name in (*task.labels, "") else task.class_of(name)) for u, name in names]
         unknown = sorted({name for _, name in names if name and name not in task.labels})
         if unknown:
             raise ValueError(
@@ -118,6 +127,15 @@ def load_examples(
             f"{corpus.manifest} (split {corpus.split or 'all'}): no utterance has a {task.field!r} for task {task.name}"
         )
     return examples
+
+
+def unit_example(utterance: Utterance, corpus: CorpusConfig, task: TaskConfig) -> Example:
+    """With the units of a CTC task; none where the utterance has no text."""
+    try:
+        units = task.split_units(utterance.field(task.field) or "", corpus.label_map)
+    except ValueError as error:
+        raise ValueError(f"{corpus.manifest}, {utterance.id!r}: {error}") from None
+    return Example(utterance, corpus, task.join_units(units), units=tuple(task.labels.index(unit) for unit in units))
 
 
 def generator(*keys) -> np.random.Generator:
@@ -198,9 +216,11 @@ def collate(
                 clip = augment(clip, augmentation, rngs[index], time_warp=not example.corpus.teacher)
         clips.append(clip)
         prompts.append(prompt)
-    labels = allowed = token_ids = mixed_labels = shares = None
+    labels = allowed = token_ids = mixed_labels = shares = units = None
     if task.is_transcription:
         token_ids = [tokenizer.encode(e.text) for e in examples]
+    elif task.writes_text:
+        units = [list(e.units) for e in examples]
     else:
         labels = torch.tensor([e.label for e in examples])
         allowed = torch.tensor([e.allowed for e in examples])
@@ -217,6 +237,7 @@ def collate(
         allowed,
         mixed_labels,
         shares,
+        units,
         [e.utterance.id for e in examples],
     )
 

@@ -12,7 +12,7 @@ ALPHA = 16.0  # scale of the change: at rank R it is ALPHA / R, so that a rate s
 
 
 class LowRankLinear(nn.Linear):
-    """A linear layer (..., I) -> (..., O) with a change of rank R: lora_down (R, I), lora_up (O, R), which starts at 0."""
+    """A linear layer (..., I) -> (..., O) with a change: lora_down (R, I), lora_up (O, R), which starts at 0."""
 
     def __init__(self, base: nn.Linear, rank: int):
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")

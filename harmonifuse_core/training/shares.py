@@ -95,6 +95,8 @@ def counts_of(share: Share, model: HarmoniFuse, teacher: TeacherFolder | None) -
     items = answers = utterances
     if batch.token_ids is not None:
         items = answers = sum(len(ids) + 1 for ids in batch.token_ids)
+    elif batch.units is not None:
+        items = sum(map(len, batch.units))
     taught = [i for i, e in enumerate(share.examples) if e.corpus.teacher] if teacher is not None else []
     taught_frames = taught_tokens = 0
     if taught:

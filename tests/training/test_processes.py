@@ -52,7 +52,7 @@ def together(work, count: int = 2):
 
         try:
             work(index, total)
-        except Exception as error:  # noqa: BLE001 - told to the test's own thread
+        except Exception as error:  # told to the test's own thread
             failures.append(error)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
