@@ -4,7 +4,7 @@ config.yaml  environment.json  README.md (model card)  metrics.jsonl  train.log
 model/       encoder.json lm.json tokenizer.json weights.json weights-K.safetensors (float16)
 evaluation/  NAME.json                 routing/  NAME.parquet
 analysis/    NAME.json NAME.parquet    probes/   NAME.json NAME.parquet
-checkpoints/ step-N/ (not committed)
+checkpoints/ step-N/ best-NAME/ (not committed)     tensorboard/ (not committed)
 """
 
 import json
@@ -60,6 +60,7 @@ class RunFolder:
     model = property(lambda self: self.path / "model")
     weights_index = property(lambda self: self.path / "model" / "weights.json")
     checkpoints = property(lambda self: self.path / "checkpoints")
+    trackers = property(lambda self: self.path / "tensorboard")
 
     def part(self, kind: str, name: str = "") -> Path:
         """`kind` is evaluation, routing, analysis or probes; `name` a plain file name inside it."""
@@ -68,6 +69,10 @@ class RunFolder:
         if name and (Path(name).name != name or name.startswith(".")):
             raise RunError(f"{name!r} is not a plain file name")
         return self.path / kind / name if name else self.path / kind
+
+    def best(self, name: str) -> "RunFolder":
+        """The model with the best dev score of task `name`, or `joint`: a run folder inside of this one."""
+        return RunFolder(self.checkpoints / f"best-{name}")
 
     def config(self) -> Config:
         if not self.config_file.is_file():

@@ -6,6 +6,7 @@ utterances, prompts and augmentation.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -15,6 +16,7 @@ import torch
 from harmonifuse_core.config import AugmentConfig, CorpusConfig, DataConfig, TrainingConfig
 from harmonifuse_core.data.audio import SAMPLE_RATE, decode_waveform
 from harmonifuse_core.data.augmentation import augment, mixed
+from harmonifuse_core.data.interleaving import Interleaving
 from harmonifuse_core.data.manifest import Utterance, read_manifest
 from harmonifuse_core.tasks import TaskConfig
 
@@ -26,6 +28,7 @@ class TaskBatch:
     """Utterances of one task. waveforms (B, S) float, zero behind `lengths` (B,) samples.
 
     prompts: B strings. token_ids: B lists of text ids without end token (transcription). labels (B,), allowed (B, C).
+    units: B lists of numbers of the task's labels (CTC).
     mixed_labels (B,), shares (B,): of mixed utterances, the other label, and the first one's share.
     """
 
@@ -37,6 +40,7 @@ class TaskBatch:
     allowed: torch.Tensor | None = None
     mixed_labels: torch.Tensor | None = None
     shares: torch.Tensor | None = None
+    units: Sequence[list[int]] | None = None
     ids: Sequence[str] = ()
 
     def to(self, device) -> "TaskBatch":
@@ -45,16 +49,33 @@ class TaskBatch:
         }
         return replace(self, **moved)
 
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def rows(self, chosen: Sequence[int]) -> "TaskBatch":
+        """These utterances alone, without padding that only the others need."""
+        values = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, torch.Tensor):
+                values[f.name] = value[list(chosen)]
+            else:
+                values[f.name] = [value[i] for i in chosen] if value else value
+        values["waveforms"] = values["waveforms"][:, : int(values["lengths"].max())]
+        return TaskBatch(**values)
+
 
 @dataclass(frozen=True)
 class Example:
-    """One utterance of a corpus with its target: `text` (transcription) or `label` index and `allowed` classes."""
+    """One utterance of a corpus with its target: `text` (transcription; with `units`, CTC), or `label` index and
+    `allowed` classes."""
 
     utterance: Utterance
     corpus: CorpusConfig
     text: str | None = None
     label: int | None = None
     allowed: tuple[bool, ...] = ()
+    units: tuple[int, ...] = ()
 
 
 def styled(text: str, style: str) -> str:
@@ -85,8 +106,13 @@ def load_examples(
             text = transcripts.get(u.id) if corpus.teacher else u.field(task.field)
             if text:
                 examples.append(Example(u, corpus, text=text if corpus.teacher else styled(text, corpus.text_style)))
+    elif task.writes_text:
+        examples = [e for u in rows if (e := unit_example(u, corpus, task)).units]
     else:
-        names = [(u, corpus.label_map.get(raw, raw)) for u in rows if (raw := u.field(task.field)) is not None]
+        found = [(u, raw) for u in rows if (raw := u.field(task.field)) is not None]
+        names = [(u, corpus.label_map.get(raw, raw)) for u, raw in found]
+        if task.edges:
+            names = [(u, name if name in (*task.labels, "") else task.class_of(name)) for u, name in names]
         unknown = sorted({name for _, name in names if name and name not in task.labels})
         if unknown:
             raise ValueError(
@@ -101,6 +127,15 @@ def load_examples(
             f"{corpus.manifest} (split {corpus.split or 'all'}): no utterance has a {task.field!r} for task {task.name}"
         )
     return examples
+
+
+def unit_example(utterance: Utterance, corpus: CorpusConfig, task: TaskConfig) -> Example:
+    """With the units of a CTC task; none where the utterance has no text."""
+    try:
+        units = task.split_units(utterance.field(task.field) or "", corpus.label_map)
+    except ValueError as error:
+        raise ValueError(f"{corpus.manifest}, {utterance.id!r}: {error}") from None
+    return Example(utterance, corpus, task.join_units(units), units=tuple(task.labels.index(unit) for unit in units))
 
 
 def generator(*keys) -> np.random.Generator:
@@ -181,9 +216,11 @@ def collate(
                 clip = augment(clip, augmentation, rngs[index], time_warp=not example.corpus.teacher)
         clips.append(clip)
         prompts.append(prompt)
-    labels = allowed = token_ids = mixed_labels = shares = None
+    labels = allowed = token_ids = mixed_labels = shares = units = None
     if task.is_transcription:
         token_ids = [tokenizer.encode(e.text) for e in examples]
+    elif task.writes_text:
+        units = [list(e.units) for e in examples]
     else:
         labels = torch.tensor([e.label for e in examples])
         allowed = torch.tensor([e.allowed for e in examples])
@@ -200,6 +237,7 @@ def collate(
         allowed,
         mixed_labels,
         shares,
+        units,
         [e.utterance.id for e in examples],
     )
 
@@ -233,28 +271,62 @@ class InterleavedBatches:
     def __init__(
         self, data: DataConfig, training: TrainingConfig, tasks: Sequence[TaskConfig], tokenizer, transcripts=None
     ):
-        self.data, self.seed, self.tokenizer = data, training.seed, tokenizer
-        self.audio, self.tasks, self.schedules, self.counts = AudioCache(data.cache_megabytes), {}, {}, {}
+        self.data, self.training, self.seed, self.tokenizer = data, training, training.seed, tokenizer
+        self.audio, self.tasks, self.corpora, self.counts = AudioCache(data.cache_megabytes), {}, {}, {}
         for task in tasks:
             named = [(c, load_examples(c, task, data, transcripts or {})) for c in data.train if c.task == task.name]
             if named:
                 self.tasks[task.name] = task
-                size = training.batch_size_of(task.name)
-                corpora = [rows for _, rows in named]
-                schedule = TaskSchedule(corpora, size, training.max_batch_seconds, training.seed, task.name)
-                self.schedules[task.name] = schedule
+                self.corpora[task.name] = [rows for _, rows in named]
                 self.counts[task.name] = {f"{c.manifest} {c.split}".strip(): len(rows) for c, rows in named}
-        if not self.schedules:
+        if not self.tasks:
             raise ValueError("data.train names no corpus for any of the model's tasks: nothing to learn from")
+        sizes = {name: training.batch_size_of(name) for name in self.tasks}
+        utterances = {name: sum(counts.values()) for name, counts in self.counts.items()}
+        self.interleaving = Interleaving(training.interleaving, sizes, utterances, training.steps)
+        self.schedules: dict[tuple[str, int], TaskSchedule] = {}
+        self.places: list[dict[str, tuple[int, int]]] = []
+        self._drawn: Counter[tuple[str, int]] = Counter()
 
-    def step(self, number: int) -> tuple[dict[str, TaskBatch], dict[str, list[Example]]]:
-        batches, chosen = {}, {}
-        for name, schedule in self.schedules.items():
-            chosen[name] = schedule.batch(number)
-            rngs = [generator(self.seed, name, number, i) for i in range(len(chosen[name]))]
-            batches[name] = collate(
-                chosen[name], self.tasks[name], self.tokenizer, self.audio.get, rngs, self.data.augment
+    def _place(self, number: int) -> dict[str, tuple[int, int]]:
+        """{task: (batch size, how many batches of this task and size came before)} of step `number`."""
+        while number >= len(self.places):
+            plan = self.interleaving.plan(len(self.places))
+            for key in plan.items():
+                self._drawn[key] += 1
+            self.places.append({name: (size, self._drawn[name, size] - 1) for name, size in plan.items()})
+        return self.places[number]
+
+    def _schedule(self, name: str, size: int) -> TaskSchedule:
+        if (name, size) not in self.schedules:
+            usual = size == self.training.batch_size_of(name)
+            key = name if usual else f"{name}-{size}"  # another stream of draws for every size
+            self.schedules[name, size] = TaskSchedule(
+                self.corpora[name], size, self.training.max_batch_seconds, self.seed, key
             )
+        return self.schedules[name, size]
+
+    def examples(self, number: int) -> dict[str, list[Example]]:
+        """The utterances of step `number`, by task."""
+        return {name: self._schedule(name, size).batch(place) for name, (size, place) in self._place(number).items()}
+
+    def step(self, number: int, part: int = 0, parts: int = 1) -> tuple[dict[str, TaskBatch], dict[str, list[Example]]]:
+        """Batches and examples of step `number`, or what falls to `part` of `parts` (every `parts`-th utterance).
+
+        A part without an utterance of a task has no entry for it.
+        """
+        batches, chosen = {}, {}
+        for name, examples in self.examples(number).items():
+            rngs = [generator(self.seed, name, number, i) for i in range(len(examples))]
+            mine = list(range(part, len(examples), parts))
+            if not mine:
+                continue
+            chosen[name] = [examples[i] for i in mine]
+            arguments = self.tasks[name], self.tokenizer, self.audio.get
+            if parts > 1 and self.data.augment.mixup_probability:  # partners are drawn from the whole batch
+                batches[name] = collate(examples, *arguments, rngs, self.data.augment).rows(mine)
+            else:
+                batches[name] = collate(chosen[name], *arguments, [rngs[i] for i in mine], self.data.augment)
         return batches, chosen
 
 

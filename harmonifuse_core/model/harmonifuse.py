@@ -10,7 +10,7 @@ from harmonifuse_core.config import AugmentConfig, ModelConfig
 from harmonifuse_core.data.batching import TaskBatch
 from harmonifuse_core.model.encoder import EncoderStates, SpeechEncoder, WhisperSpeechEncoder, build_encoder
 from harmonifuse_core.model.fusion import Fused, GatedEncoderFusion, PromptAdaptiveFusion
-from harmonifuse_core.model.heads import build_heads, classification_loss, transcription_loss
+from harmonifuse_core.model.heads import build_heads, classification_loss, ctc_loss, transcription_loss
 from harmonifuse_core.model.lm import LanguageModel, LMStates
 from harmonifuse_core.model.prefix_lm import build_prefix_lm
 from harmonifuse_core.model.whisper_lm import build_whisper_lm
@@ -55,7 +55,7 @@ class HarmoniFuseOutput:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Of a teacher-forced pass. loss: mean over tokens or utterances; count: of those; `states`: the encoder's.
+    """Of a teacher-forced pass. loss: mean over tokens, units or utterances; count: of those; `states`: the encoder's.
 
     token_logits (N, V) and token_rows (N,) belong to transcription; class_logits (B, C) to classification.
     """
@@ -79,7 +79,7 @@ class HarmoniFuse(nn.Module):
         names = tuple(task.name for task in config.tasks)
         self.gate = GatedEncoderFusion(config.gate, names, encoder.layers + 1, encoder.width)
         self.fusion = PromptAdaptiveFusion(config.lm, names, lm.layers + 1, lm.width)
-        self.heads = build_heads(config.tasks, lm.width, config.dropout)
+        self.heads = build_heads(config.tasks, encoder.width, lm.width, config.dropout)
 
     @property
     def device(self) -> torch.device:
@@ -106,6 +106,10 @@ class HarmoniFuse(nn.Module):
         prompts = [self.tokenizer.prompt_ids(prompt) for prompt in batch.prompts]
         if not spec.is_transcription:
             answer = self.fuse_lm(self.lm.teacher_forced(fused.states, states.mask, prompts, None), task)
+            if batch.units is not None:
+                logits, units = self.heads[task](fused.states, answer.states[:, 0]), [list(u) for u in batch.units]
+                count = sum(map(len, units))
+                return TaskResult(ctc_loss(logits, states.frames, units).sum() / count, count, fused, answer, states)
             logits = self.heads[task](answer.states[:, 0])  # (B, C)
             settings = (batch.allowed, spec.label_smoothing, spec.absent_weight)
             loss = classification_loss(logits, batch.labels, *settings)  # (B,)
