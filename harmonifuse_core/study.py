@@ -155,7 +155,7 @@ def tabulate(study: Study, folder: StudyFolder, options) -> AnalysisResult:
 def summary(result: AnalysisResult, folder: StudyFolder) -> str:
     """Verdicts and where the tables are, for a terminal."""
     lines = [f"{result.name}: {result.question}"]
-    lines += [f"  {v.verdict.upper()}: {v.about}. {v.evidence}" for v in result.verdicts]
+    lines += [f"  {v.verdict.upper()}: {v.about.rstrip('.')}. {v.evidence}" for v in result.verdicts]
     if missing := result.table("missing").rows:
         names = [f"{row['system']}.seed-{row['seed']}" for row in missing]
         more = f" and {len(names) - 6} more" if len(names) > 6 else ""

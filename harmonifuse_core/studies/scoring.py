@@ -91,25 +91,25 @@ class Listener:
 def score_model(model: HarmoniFuse, evaluations: Sequence[EvaluationSet], listener: Listener) -> Scored:
     """Answers and mean weights of every evaluation for those of its tasks that the model has; sets eval mode."""
     model.eval()
-    scored = Scored([], [], [])
+    rows, alphas, failed = [], [], []
     for evaluation in evaluations:
         tasks = [task for task in model.config.tasks if task.name in evaluation.tasks]
         answers: dict[str, list[HarmoniFuseOutput]] = {task.name: [] for task in tasks}
         for heard in listener.batches(model, evaluation) if tasks else ():
             if isinstance(heard, str):
-                scored.failed.append(f"{evaluation.name}: {heard}")
+                failed.append(f"{evaluation.name}: {heard}")
                 continue
             for task in tasks:
                 found = _answer(model, heard, task, evaluation)
-                scored.utterances += [row for row, _ in found]
+                rows += [row for row, _ in found]
                 answers[task.name] += [answer for _, answer in found]
         for task in tasks:
             if not answers[task.name]:
                 raise ValueError(f"evaluation {evaluation.name}: no utterance has a label of task {task.name}")
             for stage in ("encoder", "lm"):
                 row = {"evaluation": evaluation.name, "task": task.name, "stage": stage}
-                scored.alphas.append(row | _mean([getattr(answer, stage) for answer in answers[task.name]]))
-    return scored
+                alphas.append(row | _mean([getattr(answer, stage) for answer in answers[task.name]]))
+    return Scored(rows, alphas, failed)
 
 
 def _answer(model, heard: Heard, task: TaskConfig, evaluation: EvaluationSet) -> list[tuple[dict, HarmoniFuseOutput]]:

@@ -18,8 +18,8 @@ DEFINITIONS = {
     "scores": (
         "value: mean over seeds of the corpus-level score, as a fraction (wer: word errors / reference words after "
         "Whisper's English normaliser; ua: macro recall over the classes present; wa: accuracy). value_low, "
-        "value_high: 95 % percentile bootstrap over speakers, for these seeds. seeds_low, seeds_high: 95 % by Student's "
-        "t over seeds, for these speakers; seed_sd: standard deviation over seeds."
+        "value_high: 95 % percentile bootstrap over speakers, for these seeds. seeds_low, seeds_high: 95 % by "
+        "Student's t over seeds, for these speakers; seed_sd: standard deviation over seeds."
     ),
     "comparisons": (
         "benefit: what the system improves on its baseline (positive is better, for wer too), paired by seed and "
