@@ -1,6 +1,6 @@
-"""Frozen dataclasses for model, data and training; YAML in and out; cross-field checks with a remedy in the message.
+"""Frozen dataclasses for data and training; YAML in and out; cross-field checks with a remedy in the message.
 
-Every open point of the paper (see the README's table) is a field here with the project's default.
+Those of the model are in `model_config.py`, and offered here too.
 """
 
 import re
@@ -10,168 +10,14 @@ from pathlib import Path
 
 import yaml
 
-from harmonifuse_core.fields import from_dict, read_values, to_dict
-from harmonifuse_core.tasks import ASR, SER, TaskConfig
+from harmonifuse_core.fields import check_choice, from_dict, read_values, to_dict
+from harmonifuse_core.model_config import EncoderConfig, GateConfig, LMConfig, ModelConfig
+from harmonifuse_core.tasks import TaskConfig
 
-
-def _choice(owner: str, name: str, value: str, choices: tuple[str, ...]):
-    if value not in choices:
-        raise ValueError(f"{owner}.{name} is {value!r}; choose one of {', '.join(choices)}")
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """A Hugging Face speech encoder: WavLM, HuBERT, wav2vec 2.0 or Whisper.
-
-    Args:
-        name: hub name or local folder that `transformers.AutoConfig` understands.
-        weights: `pretrained` loads them, `random` builds the architecture of `name` with fresh weights.
-        overrides: fields of the Hugging Face config to replace (only with `weights: random`).
-        finetune: `frozen` (eval mode, no gradient), `all`, or `top-K` (the last K blocks).
-        tail_seconds: silence put behind the speech before encoding; Whisper finds the end of the speech by it.
-        gradient_checkpointing: trade time for memory when fine-tuning.
-    """
-
-    name: str = "microsoft/wavlm-large"
-    weights: str = "pretrained"
-    overrides: dict = field(default_factory=dict)
-    finetune: str = "frozen"
-    tail_seconds: float = 0.0
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self):
-        _choice("encoder", "weights", self.weights, ("pretrained", "random"))
-        top = self.finetune.removeprefix("top-")
-        if self.finetune not in ("frozen", "all") and not (
-            self.finetune.startswith("top-") and top.isdigit() and int(top)
-        ):
-            raise ValueError(f"encoder.finetune is {self.finetune!r}; choose frozen, all or top-K with K >= 1")
-        if self.overrides and self.weights == "pretrained":
-            raise ValueError("encoder.overrides change the architecture: they need encoder.weights: random")
-        if not 0 <= self.tail_seconds <= 5:
-            raise ValueError(f"encoder.tail_seconds is {self.tail_seconds}; use 0 to 5 seconds")
-
-
-@dataclass(frozen=True)
-class GateConfig:
-    """Gated encoder fusion: H_fused = sum_i softmax(w)_i H_i.
-
-    Args:
-        mode: `per_task`, `shared`, `uniform` or `fixed:K` (state K only; 0 is the state before the first block).
-        include_input_state: weigh state 0 too.
-        normalise: layer-normalise each state before the sum, so that weights of different layers compare.
-        input_score: our extension, off in the paper: add FFN(mean over time of h_i, standardised) to w_i, so that the
-            gate may also move from utterance to utterance; w stays apart in every record as the `bias` part.
-        last_logit: initial value of w for the last state (the others start at 0).
-        last_logit_tasks: tasks whose gate starts so; empty means all. Ignored by a shared gate, which always does.
-    """
-
-    mode: str = "per_task"
-    include_input_state: bool = True
-    normalise: bool = True
-    input_score: bool = False
-    last_logit: float = 0.0
-    last_logit_tasks: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        if self.input_score and (self.mode == "uniform" or self.mode.startswith("fixed:")):
-            raise ValueError(f"gate.input_score needs a learned gate, but gate.mode is {self.mode!r}")
-        if self.mode.startswith("fixed:"):
-            if not self.mode.removeprefix("fixed:").isdigit():
-                raise ValueError(f"gate.mode is {self.mode!r}; write fixed:K with the layer's number, e.g. fixed:12")
-        else:
-            _choice("gate", "mode", self.mode, ("per_task", "shared", "uniform", "fixed:K"))
-
-
-@dataclass(frozen=True)
-class LMConfig:
-    """The language model that reads the fused speech behind a task prompt.
-
-    Args:
-        kind: `prefix` (decoder-only: speech, prompt, text) or `whisper` (decoder cross-attending to the speech).
-        name: hub name or folder of the pre-trained model; empty builds a small Llama-style LM from `architecture`.
-        architecture: fields of `transformers.LlamaConfig` for a `prefix` LM from scratch.
-        tokenizer: hub name or folder; `bytes` is a byte-level tokenizer that needs no file.
-        fusion: `adaptive` (the paper's), `bias` (task bias only), `input` (FFN only), `uniform`, `last` or `fixed:K`.
-        ffn_input: `position` scores each position by its own state; `utterance` by the mean over speech and prompt.
-        ffn_width: hidden width of the scoring network.
-        normalise: layer-normalise each LM state before it is scored and summed.
-        last_logit: initial task bias of the last state (the others start at 0).
-        last_logit_tasks: tasks whose bias starts so; empty means all.
-        speech_token: behind a classification prompt, one position holds mean and standard deviation over time of the
-            fused speech, standardised and projected; the task is answered there (`whisper`).
-        train_embeddings: let the token embedding and output matrix learn.
-        subsample: speech frames stacked into one LM position (`prefix`).
-    """
-
-    kind: str = "prefix"
-    name: str = ""
-    architecture: dict = field(default_factory=dict)
-    tokenizer: str = "bytes"
-    fusion: str = "adaptive"
-    ffn_input: str = "position"
-    ffn_width: int = 64
-    normalise: bool = True
-    last_logit: float = 0.0
-    last_logit_tasks: tuple[str, ...] = ()
-    speech_token: bool = False
-    train_embeddings: bool = True
-    subsample: int = 4
-
-    def __post_init__(self):
-        _choice("lm", "kind", self.kind, ("prefix", "whisper"))
-        _choice("lm", "ffn_input", self.ffn_input, ("position", "utterance"))
-        if self.fusion.startswith("fixed:"):
-            if not self.fusion.removeprefix("fixed:").isdigit():
-                raise ValueError(f"lm.fusion is {self.fusion!r}; write fixed:K with the layer's number")
-        else:
-            _choice("lm", "fusion", self.fusion, ("adaptive", "bias", "input", "uniform", "last", "fixed:K"))
-        if self.kind == "whisper" and not (self.name or self.architecture):
-            raise ValueError("lm.name is empty: a whisper LM needs a Whisper checkpoint, e.g. openai/whisper-tiny.en")
-        if self.speech_token and self.kind != "whisper":
-            raise ValueError(
-                "lm.speech_token belongs to lm.kind: whisper; the prefix LM reads every speech frame anyway"
-            )
-        if self.subsample < 1 or self.ffn_width < 1:
-            raise ValueError("lm.subsample and lm.ffn_width must be at least 1")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The whole model.
-
-    Args:
-        dropout: on the classification heads' input.
-        max_seconds: longer audio is cut at silence into pieces of at most this length.
-        beams: hypotheses kept while writing text; 1 is greedy.
-    """
-
-    encoder: EncoderConfig = EncoderConfig()
-    gate: GateConfig = GateConfig()
-    lm: LMConfig = LMConfig()
-    tasks: tuple[TaskConfig, ...] = (ASR, SER)
-    dropout: float = 0.1
-    max_seconds: float = 28.0
-    beams: int = 1
-
-    def __post_init__(self):
-        if self.beams < 1:
-            raise ValueError(f"model.beams is {self.beams}; 1 is greedy, more keeps that many hypotheses")
-        names = [task.name for task in self.tasks]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"model.tasks are {names}: give at least one, each name once")
-        for owner in (self.gate, self.lm):
-            for name in set(owner.last_logit_tasks) - set(names):
-                raise ValueError(f"last_logit_tasks names {name!r}, which is none of the tasks {names}")
-
-    def task(self, name: str) -> TaskConfig:
-        for task in self.tasks:
-            if task.name == name:
-                return task
-        raise ValueError(f"task {name!r} is unknown; this model has {', '.join(t.name for t in self.tasks)}")
-
-    def task_index(self, name: str) -> int:
-        return self.tasks.index(self.task(name))
+__all__ = [
+    "AugmentConfig", "Config", "CorpusConfig", "DataConfig", "EncoderConfig", "GateConfig", "LMConfig", "ModelConfig",
+    "TaskConfig", "TrainingConfig", "from_dict", "load_yaml", "save_yaml", "to_dict",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -210,7 +56,7 @@ class CorpusConfig:
             re.compile(self.ids)
         except re.error as error:
             raise ValueError(f"corpus {self.manifest}: ids {self.ids!r} is no regular expression ({error})") from None
-        _choice("corpus", "text_style", self.text_style, ("asis", "sentence"))
+        check_choice("corpus", "text_style", self.text_style, ("asis", "sentence"))
         if self.weight <= 0:
             raise ValueError(f"{self.manifest}: weight {self.weight} must be positive; leave the corpus out instead")
 
@@ -239,13 +85,22 @@ class AugmentConfig:
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise ValueError(f"augment.noise_snr_db is {list(self.noise_snr_db)}; give the lower value first")
 
+    @property
+    def changes_sound(self) -> str:
+        """The first field that changes what the encoder hears, time masks aside; empty where none does."""
+        if any(factor != 1 for factor in self.speed):
+            return "speed"
+        names = ("noise_probability", "gain_db", "room_probability", "band_probability", "frequency_masks")
+        return next((name for name in names if getattr(self, name)), "")
+
 
 @dataclass(frozen=True)
 class DataConfig:
     """Corpora by role; `teacher` is a folder written by `python -m harmonifuse_core.prepare teacher`.
 
     Utterances outside `min_seconds` to `max_seconds` are left out of training and counted in its log. Decoded audio is
-    kept in memory up to `cache_megabytes`.
+    kept in memory up to `cache_megabytes`. With a frozen encoder and unaugmented sound, `state_cache` names a
+    folder that keeps its states, up to `state_cache_gigabytes`: the encoder then hears every utterance once.
     """
 
     train: tuple[CorpusConfig, ...] = ()
@@ -255,6 +110,8 @@ class DataConfig:
     min_seconds: float = 0.3
     max_seconds: float = 20.0
     cache_megabytes: int = 2000
+    state_cache: str = ""
+    state_cache_gigabytes: float = 20.0
 
     def __post_init__(self):
         if not 0 <= self.min_seconds < self.max_seconds:
@@ -262,6 +119,11 @@ class DataConfig:
         for corpus in (*self.train, *self.dev):
             if corpus.teacher and not self.teacher:
                 raise ValueError(f"corpus {corpus.manifest} has a teacher: write data.teacher with `prepare teacher`")
+        if self.state_cache and (changing := self.augment.changes_sound):
+            raise ValueError(
+                f"data.augment.{changing} changes the sound, so that data.state_cache would see no utterance twice: "
+                "switch it off (time_masks may stay), or empty data.state_cache"
+            )
 
 
 @dataclass(frozen=True)
@@ -339,6 +201,11 @@ class Config:
                 raise ValueError(
                     f"corpus {corpus.manifest}: label_noise belongs to training labels of a classification"
                 )
+        if self.data.state_cache and self.model.encoder.finetune != "frozen":
+            raise ValueError(
+                f"data.state_cache needs model.encoder.finetune: frozen, not {self.model.encoder.finetune!r}: states of one "
+                "that learns change with every step"
+            )
         for name in set(self.training.batch_size) - {*names, "default"}:
             raise ValueError(f"training.batch_size names {name!r}; known are {', '.join(names)} and default")
         slowest = self.data.max_seconds / min((1.0, *self.data.augment.speed))

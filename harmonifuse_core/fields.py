@@ -10,6 +10,12 @@ import yaml
 from harmonifuse_core.tasks import BUILTIN_TASKS, TaskConfig
 
 
+def check_choice(owner: str, name: str, value: str, choices: tuple[str, ...]):
+    """Raises ValueError, with the choices, where `value` is none of them."""
+    if value not in choices:
+        raise ValueError(f"{owner}.{name} is {value!r}; choose one of {', '.join(choices)}")
+
+
 def to_dict(value):
     """Dataclasses and tuples to plain dicts and lists, for YAML and JSON."""
     if dataclasses.is_dataclass(value):

@@ -1,6 +1,7 @@
 """Any Hugging Face speech encoder -> all of its states. Frozen means frozen: eval mode, no LayerDrop, no gradient."""
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ class EncoderStates:
 class SpeechEncoder(nn.Module):
     """Common face of the encoders: `forward(waveforms (B, S), lengths (B,)) -> EncoderStates`.
 
-    State 0 is what enters the first block, state k the output of block k, before any final layer norm.
+    State 0 is what enters the first block, state k the output of block k, before any final layer norm. `cache` may
+    stand in for the computation of a frozen encoder (`inference/state_cache.py`).
     """
 
     def __init__(self, config: EncoderConfig, hf_config, body: nn.Module, blocks: nn.ModuleList):
@@ -41,6 +43,7 @@ class SpeechEncoder(nn.Module):
         self.config, self.hf_config, self.body = config, hf_config, body
         self.width, self.layers = hf_config.hidden_size, len(blocks)
         self.trainable_from = self._freeze(config.finetune, blocks)
+        self.cache: Callable[..., EncoderStates] | None = None
 
     def _freeze(self, finetune: str, blocks) -> int:
         """Set `requires_grad`; return the first block that learns (L: none, -1: the front end too)."""
@@ -66,9 +69,16 @@ class SpeechEncoder(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor, augment: AugmentConfig | None = None) -> EncoderStates:
         """`augment` masks spans of the input in training. Raises ValueError on clips that are too short or too long."""
+        augment = augment if self.training else None
+        if self.cache is not None:
+            return self.cache(self, waveforms, lengths, augment)
+        return self.compute(waveforms, lengths, augment)
+
+    def compute(self, waveforms: Tensor, lengths: Tensor, augment: AugmentConfig | None = None) -> EncoderStates:
+        """As `forward`, past any cache."""
         frozen = self.trainable_from >= self.layers
         with torch.no_grad() if frozen else nullcontext():
-            return self._encode(waveforms, lengths, augment if self.training else None)
+            return self._encode(waveforms, lengths, augment)
 
     def _run(self, block, *args):
         if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from harmonifuse_core.config import Config
 from harmonifuse_core.data.batching import InterleavedBatches, seconds_of
+from harmonifuse_core.inference.state_cache import attach_state_cache
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, TaskResult
 from harmonifuse_core.runs import RunFolder, write_text
 from harmonifuse_core.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
@@ -37,6 +38,8 @@ class Trainer:
     def __init__(self, config: Config, model: HarmoniFuse, run: RunFolder, device: str = "cpu", resume: bool = False):
         self.config, self.settings, self.run_folder = config, config.training, run
         self.model = model.to(device)
+        if config.data.state_cache and model.encoder.cache is None:
+            attach_state_cache(model, config.data.state_cache, config.data.state_cache_gigabytes)
         self.teacher = TeacherFolder(config.data.teacher) if config.data.teacher else None
         transcripts = self.teacher.transcripts if self.teacher else {}
         self.batches = InterleavedBatches(config.data, self.settings, config.model.tasks, model.tokenizer, transcripts)
