@@ -25,7 +25,7 @@ from harmonifuse_core.studies.cell import run_cell
 from harmonifuse_core.studies.plan import Cell, Study, load_study, study_text
 from harmonifuse_core.studies.report import study_card
 from harmonifuse_core.studies.rows import consolidate, read_rows
-from harmonifuse_core.studies.scoring import Listener
+from harmonifuse_core.studies.scoring import Listener, check_labels
 from harmonifuse_core.studies.table import missing_cells, study_result
 from harmonifuse_core.training.loop import TrainingError
 
@@ -66,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"--resamples {options.resamples}: give at least 2 (2000 is usual)")
         chosen = [study.system(n.strip(), "--systems").name for n in options.systems.split(",") if n.strip()]
         todo = [] if options.table_only else waiting(study, folder, options, chosen)
+        if todo:
+            check_labels(study)
     except (ValueError, OSError) as error:
         print(f"study: {error}", file=sys.stderr)
         return 2
