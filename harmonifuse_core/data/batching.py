@@ -138,6 +138,25 @@ def unit_example(utterance: Utterance, corpus: CorpusConfig, task: TaskConfig) -
     return Example(utterance, corpus, task.join_units(units), units=tuple(task.labels.index(unit) for unit in units))
 
 
+def with_label_noise(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+    """Each label with probability `share` replaced by another class that the corpus has, all others alike.
+
+    Which utterances, and by what, depends on (seed, id) alone: the noise of a smaller share is part of a larger one's.
+    Raises ValueError where the corpus has one class only.
+    """
+    if not share:
+        return list(examples)
+    present = [label for label, known in enumerate(examples[0].allowed) if known]
+    if len(present) < 2:
+        raise ValueError(f"{examples[0].corpus.manifest}: label_noise needs two classes, the corpus has one")
+    noisy = []
+    for example in examples:
+        rng = generator(seed, "label noise", example.utterance.id)
+        hit, others = rng.random() < share, [label for label in present if label != example.label]
+        noisy.append(replace(example, label=others[int(rng.integers(len(others)))]) if hit else example)
+    return noisy
+
+
 def generator(*keys) -> np.random.Generator:
     """A random generator that depends on its keys alone, in any process."""
     digest = hashlib.sha256("/".join(map(str, keys)).encode()).digest()
@@ -274,7 +293,11 @@ class InterleavedBatches:
         self.data, self.training, self.seed, self.tokenizer = data, training, training.seed, tokenizer
         self.audio, self.tasks, self.corpora, self.counts = AudioCache(data.cache_megabytes), {}, {}, {}
         for task in tasks:
-            named = [(c, load_examples(c, task, data, transcripts or {})) for c in data.train if c.task == task.name]
+            named = [
+                (c, with_label_noise(load_examples(c, task, data, transcripts or {}), c.label_noise, training.seed))
+                for c in data.train
+                if c.task == task.name
+            ]
             if named:
                 self.tasks[task.name] = task
                 self.corpora[task.name] = [rows for _, rows in named]
