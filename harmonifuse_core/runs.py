@@ -173,6 +173,11 @@ def find_studies(root: str | Path = "runs") -> list[StudyFolder]:
     return [StudyFolder(p) for p in sorted(Path(root).glob("*")) if p.is_dir() and (p / "study.yaml").is_file()]
 
 
+def jobs_folder(root: str | Path = "runs") -> Path:
+    """Where the dashboard keeps what it started beside itself; neither a run nor a study, and not committed."""
+    return Path(root) / ".jobs"
+
+
 def open_run(name: str, root: str | Path = "runs") -> RunFolder:
     """A run by plain name below `root`; a name that would leave `root` is refused."""
     if Path(name).name != name or name in ("", ".", ".."):

@@ -47,3 +47,10 @@ def word_changes(words: Sequence[tuple[str, str]]) -> None:
             text = f"<span>+&nbsp;<ins>{text}</ins></span>"
         parts.append(text)
     st.html(f'<p class="hf-diff">{" ".join(parts) or "(no words)"}</p>')
+
+
+def lines(key: str, texts: Sequence[str]) -> None:
+    """Sentences that may hold text from outside, one below the other."""
+    with st.container(key=f"plain-{key}", gap="xsmall"):
+        for text in texts:
+            st.text(text)
