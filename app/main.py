@@ -28,6 +28,7 @@ page = st.navigation(
         st.Page("views/study.py", title="Study", icon=":material/experiment:", url_path="study"),
         st.Page("views/compare.py", title="Compare runs", icon=":material/compare_arrows:", url_path="compare"),
         st.Page("views/jobs.py", title="Jobs", icon=":material/pending_actions:", url_path="jobs"),
+        st.Page("views/utterance.py", title="Utterance", icon=":material/record_voice_over:", url_path="utterance"),
     ]
 )
 frame.shell()

@@ -7,6 +7,19 @@ bytes, the run and the prompts: only who has the same bytes can meet the same en
 Pages write `from app import services` and find here all that the files of this folder offer.
 """
 
+from app.services.explanations import (
+    aligned,
+    attributed,
+    each_layer_out,
+    heard,
+    listening_queue,
+    logged_utterances,
+    neighbours,
+    recorded,
+    routes,
+    saved_rows,
+    without_layers,
+)
 from app.services.folders import (
     REPOSITORY,
     RUNS_VARIABLE,
@@ -31,4 +44,6 @@ __all__ = [
     "card_of", "config_of", "decode", "environment_of", "evaluations", "is_trained", "loaded", "logged_utterance",
     "metrics_rows", "model_loads", "picture", "routing_facets", "routing_files", "routing_page", "run_named", "runs",
     "runs_root", "samples", "stamp",
+    "aligned", "attributed", "each_layer_out", "heard", "listening_queue", "logged_utterances", "neighbours",
+    "recorded", "routes", "saved_rows", "without_layers",
 ]  # fmt: skip
