@@ -12,20 +12,18 @@ from harmonifuse_core.config import AugmentConfig, CorpusConfig, DataConfig, Tra
 from harmonifuse_core.data.audio import decode_waveform
 from harmonifuse_core.data.batching import (
     AudioCache,
-    Example,
     InterleavedBatches,
     TaskSchedule,
     collate,
-    generator,
-    load_examples,
     mix,
     pad_waveforms,
     seconds_of,
-    styled,
 )
+from harmonifuse_core.data.examples import Example, load_examples, styled
 from harmonifuse_core.data.manifest import Utterance, read_manifest
 from harmonifuse_core.model.heads import classification_loss
 from harmonifuse_core.model.tokenizer import byte_tokenizer
+from harmonifuse_core.randomness import generator
 from harmonifuse_core.tasks import ASR, SER, TaskConfig
 
 DATA = DataConfig()
