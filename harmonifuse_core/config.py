@@ -1,8 +1,9 @@
-"""Frozen dataclasses for model, data and training; YAML in and out; cross-field checks with a remedy in the message.
+"""Frozen dataclasses for data and training; YAML in and out; cross-field checks with a remedy in the message.
 
-Every open point of the paper (see the README's table) is a field here with the project's default.
+Those of the model are in `model_config.py`, and offered here too.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,168 +11,17 @@ from pathlib import Path
 
 import yaml
 
-from harmonifuse_core.fields import from_dict, read_values, to_dict
-from harmonifuse_core.tasks import ASR, SER, TaskConfig
+from harmonifuse_core.fields import check_choice, from_dict, read_values, to_dict
+from harmonifuse_core.model_config import EncoderConfig, GateConfig, LMConfig, ModelConfig
+from harmonifuse_core.tasks import TaskConfig
 
+__all__ = [
+    "AugmentConfig", "Config", "CorpusConfig", "DataConfig", "EncoderConfig", "GateConfig", "InterleavingConfig",
+    "LMConfig", "ModelConfig", "TaskConfig", "TrainingConfig", "from_dict", "load_yaml", "save_yaml", "to_dict",
+]  # fmt: skip
 
-def _choice(owner: str, name: str, value: str, choices: tuple[str, ...]):
-    if value not in choices:
-        raise ValueError(f"{owner}.{name} is {value!r}; choose one of {', '.join(choices)}")
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """A Hugging Face speech encoder: WavLM, HuBERT, wav2vec 2.0 or Whisper.
-
-    Args:
-        name: hub name or local folder that `transformers.AutoConfig` understands.
-        weights: `pretrained` loads them, `random` builds the architecture of `name` with fresh weights.
-        overrides: fields of the Hugging Face config to replace (only with `weights: random`).
-        finetune: `frozen` (eval mode, no gradient), `all`, or `top-K` (the last K blocks).
-        tail_seconds: silence put behind the speech before encoding; Whisper finds the end of the speech by it.
-        gradient_checkpointing: trade time for memory when fine-tuning.
-    """
-
-    name: str = "microsoft/wavlm-large"
-    weights: str = "pretrained"
-    overrides: dict = field(default_factory=dict)
-    finetune: str = "frozen"
-    tail_seconds: float = 0.0
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self):
-        _choice("encoder", "weights", self.weights, ("pretrained", "random"))
-        top = self.finetune.removeprefix("top-")
-        if self.finetune not in ("frozen", "all") and not (
-            self.finetune.startswith("top-") and top.isdigit() and int(top)
-        ):
-            raise ValueError(f"encoder.finetune is {self.finetune!r}; choose frozen, all or top-K with K >= 1")
-        if self.overrides and self.weights == "pretrained":
-            raise ValueError("encoder.overrides change the architecture: they need encoder.weights: random")
-        if not 0 <= self.tail_seconds <= 5:
-            raise ValueError(f"encoder.tail_seconds is {self.tail_seconds}; use 0 to 5 seconds")
-
-
-@dataclass(frozen=True)
-class GateConfig:
-    """Gated encoder fusion: H_fused = sum_i softmax(w)_i H_i.
-
-    Args:
-        mode: `per_task`, `shared`, `uniform` or `fixed:K` (state K only; 0 is the state before the first block).
-        include_input_state: weigh state 0 too.
-        normalise: layer-normalise each state before the sum, so that weights of different layers compare.
-        input_score: our extension, off in the paper: add FFN(mean over time of h_i, standardised) to w_i, so that the
-            gate may also move from utterance to utterance; w stays apart in every record as the `bias` part.
-        last_logit: initial value of w for the last state (the others start at 0).
-        last_logit_tasks: tasks whose gate starts so; empty means all. Ignored by a shared gate, which always does.
-    """
-
-    mode: str = "per_task"
-    include_input_state: bool = True
-    normalise: bool = True
-    input_score: bool = False
-    last_logit: float = 0.0
-    last_logit_tasks: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        if self.input_score and (self.mode == "uniform" or self.mode.startswith("fixed:")):
-            raise ValueError(f"gate.input_score needs a learned gate, but gate.mode is {self.mode!r}")
-        if self.mode.startswith("fixed:"):
-            if not self.mode.removeprefix("fixed:").isdigit():
-                raise ValueError(f"gate.mode is {self.mode!r}; write fixed:K with the layer's number, e.g. fixed:12")
-        else:
-            _choice("gate", "mode", self.mode, ("per_task", "shared", "uniform", "fixed:K"))
-
-
-@dataclass(frozen=True)
-class LMConfig:
-    """The language model that reads the fused speech behind a task prompt.
-
-    Args:
-        kind: `prefix` (decoder-only: speech, prompt, text) or `whisper` (decoder cross-attending to the speech).
-        name: hub name or folder of the pre-trained model; empty builds a small Llama-style LM from `architecture`.
-        architecture: fields of `transformers.LlamaConfig` for a `prefix` LM from scratch.
-        tokenizer: hub name or folder; `bytes` is a byte-level tokenizer that needs no file.
-        fusion: `adaptive` (the paper's), `bias` (task bias only), `input` (FFN only), `uniform`, `last` or `fixed:K`.
-        ffn_input: `position` scores each position by its own state; `utterance` by the mean over speech and prompt.
-        ffn_width: hidden width of the scoring network.
-        normalise: layer-normalise each LM state before it is scored and summed.
-        last_logit: initial task bias of the last state (the others start at 0).
-        last_logit_tasks: tasks whose bias starts so; empty means all.
-        speech_token: behind a classification prompt, one position holds mean and standard deviation over time of the
-            fused speech, standardised and projected; the task is answered there (`whisper`).
-        train_embeddings: let the token embedding and output matrix learn.
-        subsample: speech frames stacked into one LM position (`prefix`).
-    """
-
-    kind: str = "prefix"
-    name: str = ""
-    architecture: dict = field(default_factory=dict)
-    tokenizer: str = "bytes"
-    fusion: str = "adaptive"
-    ffn_input: str = "position"
-    ffn_width: int = 64
-    normalise: bool = True
-    last_logit: float = 0.0
-    last_logit_tasks: tuple[str, ...] = ()
-    speech_token: bool = False
-    train_embeddings: bool = True
-    subsample: int = 4
-
-    def __post_init__(self):
-        _choice("lm", "kind", self.kind, ("prefix", "whisper"))
-        _choice("lm", "ffn_input", self.ffn_input, ("position", "utterance"))
-        if self.fusion.startswith("fixed:"):
-            if not self.fusion.removeprefix("fixed:").isdigit():
-                raise ValueError(f"lm.fusion is {self.fusion!r}; write fixed:K with the layer's number")
-        else:
-            _choice("lm", "fusion", self.fusion, ("adaptive", "bias", "input", "uniform", "last", "fixed:K"))
-        if self.kind == "whisper" and not (self.name or self.architecture):
-            raise ValueError("lm.name is empty: a whisper LM needs a Whisper checkpoint, e.g. openai/whisper-tiny.en")
-        if self.speech_token and self.kind != "whisper":
-            raise ValueError(
-                "lm.speech_token belongs to lm.kind: whisper; the prefix LM reads every speech frame anyway"
-            )
-        if self.subsample < 1 or self.ffn_width < 1:
-            raise ValueError("lm.subsample and lm.ffn_width must be at least 1")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The whole model.
-
-    Args:
-        dropout: on the classification heads' input.
-        max_seconds: longer audio is cut at silence into pieces of at most this length.
-        beams: hypotheses kept while writing text; 1 is greedy.
-    """
-
-    encoder: EncoderConfig = EncoderConfig()
-    gate: GateConfig = GateConfig()
-    lm: LMConfig = LMConfig()
-    tasks: tuple[TaskConfig, ...] = (ASR, SER)
-    dropout: float = 0.1
-    max_seconds: float = 28.0
-    beams: int = 1
-
-    def __post_init__(self):
-        if self.beams < 1:
-            raise ValueError(f"model.beams is {self.beams}; 1 is greedy, more keeps that many hypotheses")
-        names = [task.name for task in self.tasks]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"model.tasks are {names}: give at least one, each name once")
-        for owner in (self.gate, self.lm):
-            for name in set(owner.last_logit_tasks) - set(names):
-                raise ValueError(f"last_logit_tasks names {name!r}, which is none of the tasks {names}")
-
-    def task(self, name: str) -> TaskConfig:
-        for task in self.tasks:
-            if task.name == name:
-                return task
-        raise ValueError(f"task {name!r} is unknown; this model has {', '.join(t.name for t in self.tasks)}")
-
-    def task_index(self, name: str) -> int:
-        return self.tasks.index(self.task(name))
+logger = logging.getLogger("harmonifuse.config")
+SHARES = ("shares", "end_shares")
 
 
 @dataclass(frozen=True)
@@ -188,6 +38,7 @@ class CorpusConfig:
         label_map: manifest label -> model label; an empty model label drops the utterance.
         text_style: `asis`, or `sentence` (capital, full stop; the style of Whisper's own output).
         teacher: transcripts, soft token targets and encoder states come from the folder `data.teacher`.
+        label_noise: share of training labels that are replaced by another class of the corpus (classification).
     """
 
     manifest: str
@@ -200,20 +51,30 @@ class CorpusConfig:
     label_map: dict = field(default_factory=dict)
     text_style: str = "asis"
     teacher: bool = False
+    label_noise: float = 0.0
 
     def __post_init__(self):
+        if not 0 <= self.label_noise < 1:
+            raise ValueError(f"{self.manifest}: label_noise {self.label_noise} is a share; use 0 to below 1")
         try:
             re.compile(self.ids)
         except re.error as error:
             raise ValueError(f"corpus {self.manifest}: ids {self.ids!r} is no regular expression ({error})") from None
-        _choice("corpus", "text_style", self.text_style, ("asis", "sentence"))
+        check_choice("corpus", "text_style", self.text_style, ("asis", "sentence"))
         if self.weight <= 0:
             raise ValueError(f"{self.manifest}: weight {self.weight} must be positive; leave the corpus out instead")
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Probabilities and ranges of waveform and feature augmentation (training only)."""
+    """Probabilities and ranges of waveform and feature augmentation (training only).
+
+    Args:
+        trim_probability: of cutting the silence before and behind the speech down to at most 0.3 s.
+        mixup_probability: of adding another utterance of the same corpus to a classified one, labels in the same
+            shares (Zhang et al. 2018; Tokozume et al. 2018 for sound).
+        frequency_warp: a classified utterance's mel axis is stretched by up to this share (Jaitly and Hinton 2013).
+    """
 
     speed: tuple[float, ...] = ()
     noise_probability: float = 0.0
@@ -221,19 +82,34 @@ class AugmentConfig:
     gain_db: float = 0.0
     room_probability: float = 0.0
     band_probability: float = 0.0
+    trim_probability: float = 0.0
+    mixup_probability: float = 0.0
+    frequency_warp: float = 0.0
     time_masks: int = 0
     time_mask_frames: int = 20
     frequency_masks: int = 0
     frequency_mask_bins: int = 12
 
     def __post_init__(self):
-        for name in ("noise_probability", "room_probability", "band_probability"):
+        probabilities = ("noise", "room", "band", "trim", "mixup")
+        for name in (f"{kind}_probability" for kind in probabilities):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; use 0 to 1")
+        if not 0 <= self.frequency_warp <= 0.5:
+            raise ValueError(f"augment.frequency_warp is {self.frequency_warp}; use 0 to 0.5")
         if any(not 0.5 <= factor <= 2 for factor in self.speed):
             raise ValueError(f"augment.speed is {list(self.speed)}; use factors from 0.5 to 2")
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise ValueError(f"augment.noise_snr_db is {list(self.noise_snr_db)}; give the lower value first")
+
+    @property
+    def changes_sound(self) -> str:
+        """The first field that changes what the encoder hears, time masks aside; empty where none does."""
+        if any(factor != 1 for factor in self.speed):
+            return "speed"
+        probabilities = (f"{kind}_probability" for kind in ("noise", "room", "band", "trim", "mixup"))
+        names = (*probabilities, "gain_db", "frequency_warp", "frequency_masks")
+        return next((name for name in names if getattr(self, name)), "")
 
 
 @dataclass(frozen=True)
@@ -241,7 +117,8 @@ class DataConfig:
     """Corpora by role; `teacher` is a folder written by `python -m harmonifuse_core.prepare teacher`.
 
     Utterances outside `min_seconds` to `max_seconds` are left out of training and counted in its log. Decoded audio is
-    kept in memory up to `cache_megabytes`.
+    kept in memory up to `cache_megabytes`. With a frozen encoder and unaugmented sound, `state_cache` names a
+    folder that keeps its states, up to `state_cache_gigabytes`: the encoder then hears every utterance once.
     """
 
     train: tuple[CorpusConfig, ...] = ()
@@ -251,6 +128,8 @@ class DataConfig:
     min_seconds: float = 0.3
     max_seconds: float = 20.0
     cache_megabytes: int = 2000
+    state_cache: str = ""
+    state_cache_gigabytes: float = 20.0
 
     def __post_init__(self):
         if not 0 <= self.min_seconds < self.max_seconds:
@@ -258,6 +137,46 @@ class DataConfig:
         for corpus in (*self.train, *self.dev):
             if corpus.teacher and not self.teacher:
                 raise ValueError(f"corpus {corpus.manifest} has a teacher: write data.teacher with `prepare teacher`")
+        if self.state_cache and (changing := self.augment.changes_sound):
+            raise ValueError(
+                f"data.augment.{changing} changes the sound, so that data.state_cache would see no utterance twice: "
+                "switch it off (time_masks may stay), or empty data.state_cache"
+            )
+
+
+@dataclass(frozen=True)
+class InterleavingConfig:
+    """How the tasks share training.
+
+    Args:
+        mode: `within`, every step holds every task; `alternating`, each step holds one task.
+        ratio: of the tasks. `sizes`: `training.batch_size` as it is (alternating: turn by turn); `fixed`: `shares`;
+            `proportional` to the tasks' utterances; `temperature`: to those to the power of 1 / temperature. But for
+            `sizes`, the sum of the batch sizes is divided so (alternating: the steps are).
+        shares: {task: share} for `fixed`, in any unit; `end_shares`: at the last step, evenly moved to (empty: none).
+        temperature: 1 is proportional, large is even; `end_temperature`: at the last step (0: no change).
+    """
+
+    mode: str = "within"
+    ratio: str = "sizes"
+    shares: dict = field(default_factory=dict)
+    end_shares: dict = field(default_factory=dict)
+    temperature: float = 1.0
+    end_temperature: float = 0.0
+
+    def __post_init__(self):
+        check_choice("interleaving", "mode", self.mode, ("within", "alternating"))
+        check_choice("interleaving", "ratio", self.ratio, ("sizes", "fixed", "proportional", "temperature"))
+        for name in ("shares", "end_shares"):
+            for task, share in getattr(self, name).items():
+                if isinstance(share, bool) or not isinstance(share, (int, float)) or share <= 0:
+                    raise ValueError(f"interleaving.{name}.{task} is {share!r}; give a number above 0")
+        if (self.ratio == "fixed") != bool(self.shares):
+            raise ValueError("interleaving.shares and ratio: fixed belong together; give both or none")
+        if self.end_shares and set(self.end_shares) != set(self.shares):
+            raise ValueError("interleaving.end_shares must name the tasks of interleaving.shares")
+        if self.temperature < 1 or (self.end_temperature and self.end_temperature < 1):
+            raise ValueError("interleaving.temperature is below 1; 1 is proportional, more is more even")
 
 
 @dataclass(frozen=True)
@@ -273,6 +192,12 @@ class TrainingConfig:
         state_weight: weight of the squared distance to the teacher's last encoder state (corpora with `teacher`).
         token_weight: weight of the divergence from the teacher's token probabilities (same corpora).
         entropy_weight: weight of KL(alpha || uniform) of both fusions, so that no gate closes for good (0: none).
+        interleaving: how the tasks share the steps.
+        accumulation: parts that a step's batch is cut into, to save memory; the gradient is that of the whole.
+        gradients_every: steps between two looks at the tasks' gradients, their norms and cosines (0: never).
+        keep_best: keep the weights of the best dev scores, of each task and joint, below `checkpoints/`.
+        patience: dev scores in a row without a better joint one before training stops (0: never).
+        export: the weights that the run ends with: `last`, or `best` (joint; needs keep_best).
     """
 
     steps: int = 1000
@@ -290,6 +215,12 @@ class TrainingConfig:
     state_weight: float = 0.0
     token_weight: float = 0.0
     entropy_weight: float = 0.0
+    interleaving: InterleavingConfig = InterleavingConfig()
+    accumulation: int = 1
+    gradients_every: int = 100
+    keep_best: bool = False
+    patience: int = 0
+    export: str = "last"
     seed: int = 0
     log_every: int = 10
     eval_every: int = 0
@@ -304,6 +235,13 @@ class TrainingConfig:
         for task, size in self.batch_size.items():
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"training.batch_size.{task} is {size!r}; give a whole number of at least 1")
+        check_choice("training", "export", self.export, ("last", "best"))
+        if self.accumulation < 1 or self.gradients_every < 0 or self.patience < 0:
+            raise ValueError("training.accumulation must be at least 1, gradients_every and patience not negative")
+        if not self.eval_every and (self.keep_best or self.patience):
+            raise ValueError("training.keep_best and patience go by dev scores: set training.eval_every")
+        if self.export == "best" and not self.keep_best:
+            raise ValueError("training.export: best needs training.keep_best: true")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"training.average_decay is {self.average_decay}; use 0 (off) to below 1")
 
@@ -331,8 +269,24 @@ class Config:
                 )
             if corpus.teacher and not self.model.task(corpus.task).is_transcription:
                 raise ValueError(f"corpus {corpus.manifest}: a teacher needs a transcription task, not {corpus.task}")
+            if corpus.label_noise and (corpus in self.data.dev or self.model.task(corpus.task).is_transcription):
+                raise ValueError(
+                    f"corpus {corpus.manifest}: label_noise belongs to training labels of a classification"
+                )
+        if self.data.state_cache and self.model.encoder.finetune != "frozen":
+            raise ValueError(
+                f"data.state_cache needs model.encoder.finetune: frozen, not {self.model.encoder.finetune!r}: what is "
+                "learnt changes the states with every step"
+            )
         for name in set(self.training.batch_size) - {*names, "default"}:
             raise ValueError(f"training.batch_size names {name!r}; known are {', '.join(names)} and default")
+        shares = self.training.interleaving.shares
+        if shares and (unlike := sorted({c.task for c in self.data.train} ^ set(shares))):
+            raise ValueError(
+                f"training.interleaving.shares and the corpora differ in {unlike[0]!r}: name each task that has one"
+            )
+        if not self.data.dev and (self.training.keep_best or self.training.patience):
+            raise ValueError("training.keep_best and patience go by dev scores: name corpora in data.dev")
         slowest = self.data.max_seconds / min((1.0, *self.data.augment.speed))
         if self.data.train and slowest > self.model.max_seconds:
             raise ValueError(
@@ -346,5 +300,37 @@ def save_yaml(config: Config, path: Path):
 
 
 def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config; `overrides` are `training.steps=10`-style assignments, their values parsed as YAML."""
-    return from_dict(Config, read_values(path, overrides))
+    """Read a config; `overrides` are `training.steps=10`-style assignments, their values parsed as YAML.
+
+    `model.tasks=[ser]` chooses among the file's tasks, and leaves out the corpora and settings of the others.
+    """
+    values = read_values(path, overrides)
+    if any(assignment.startswith("model.tasks=") for assignment in overrides):
+        choose_tasks(values, read_values(path).get("model", {}).get("tasks", []))
+    return from_dict(Config, values)
+
+
+def choose_tasks(values: dict, known: list):
+    """Let the names in `values["model"]["tasks"]` mean the file's own tasks, `known`; drop what is of other tasks."""
+    named = {task if isinstance(task, str) else task.get("name"): task for task in known}
+    chosen = values["model"]["tasks"]
+    if not isinstance(chosen, list):
+        raise ValueError(f"model.tasks is {chosen!r}; expected a list, e.g. model.tasks=[ser]")
+    values["model"]["tasks"] = [named.get(task, task) if isinstance(task, str) else task for task in chosen]
+    names = {task if isinstance(task, str) else task.get("name") for task in chosen}
+    for role in ("train", "dev"):
+        corpora = values.get("data", {}).get(role, [])
+        for corpus in [c for c in corpora if c.get("task") not in names]:
+            logger.info("%s of %s is left out: task %s is not chosen", corpus["manifest"], role, corpus.get("task"))
+            corpora.remove(corpus)
+    training, model = values.get("training", {}), values["model"]
+    ratios = training.get("interleaving", {})
+    for sizes, also in ((training.get("batch_size", {}), "default"), *((ratios.get(k, {}), "") for k in SHARES)):
+        for name in set(sizes) - {*names, also}:
+            del sizes[name]
+    for owner in (model.get("gate", {}), model.get("lm", {})):
+        if "last_logit_tasks" in owner:
+            left = [name for name in owner["last_logit_tasks"] if name in names]
+            if owner["last_logit_tasks"] and not left:
+                owner["last_logit"] = 0.0  # an empty list would mean every task
+            owner["last_logit_tasks"] = left

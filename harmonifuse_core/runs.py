@@ -4,7 +4,12 @@ config.yaml  environment.json  README.md (model card)  metrics.jsonl  train.log
 model/       encoder.json lm.json tokenizer.json weights.json weights-K.safetensors (float16)
 evaluation/  NAME.json                 routing/  NAME.parquet
 analysis/    NAME.json NAME.parquet    probes/   NAME.json NAME.parquet
-checkpoints/ step-N/ (not committed)
+checkpoints/ step-N/ best-NAME/ (not committed)     tensorboard/ (not committed)
+
+and of the study folder, which holds many small runs without their weights:
+study.yaml  environment.json  README.md  table.json  cells.parquet  utterances.parquet  alphas.parquet
+cells/       CELL.json CELL.parquet (until all are there)    models/ CELL/ (a run folder, if asked for)
+scratch/     CELL/ (of the cell that is trained, not committed)
 """
 
 import json
@@ -60,6 +65,7 @@ class RunFolder:
     model = property(lambda self: self.path / "model")
     weights_index = property(lambda self: self.path / "model" / "weights.json")
     checkpoints = property(lambda self: self.path / "checkpoints")
+    trackers = property(lambda self: self.path / "tensorboard")
 
     def part(self, kind: str, name: str = "") -> Path:
         """`kind` is evaluation, routing, analysis or probes; `name` a plain file name inside it."""
@@ -68,6 +74,10 @@ class RunFolder:
         if name and (Path(name).name != name or name.startswith(".")):
             raise RunError(f"{name!r} is not a plain file name")
         return self.path / kind / name if name else self.path / kind
+
+    def best(self, name: str) -> "RunFolder":
+        """The model with the best dev score of task `name`, or `joint`: a run folder inside of this one."""
+        return RunFolder(self.checkpoints / f"best-{name}")
 
     def config(self) -> Config:
         if not self.config_file.is_file():
@@ -100,6 +110,43 @@ class RunFolder:
         return rows
 
 
+@dataclass(frozen=True)
+class StudyFolder:
+    """Paths of one study."""
+
+    path: Path
+
+    def __post_init__(self):
+        object.__setattr__(self, "path", Path(self.path))
+
+    name = property(lambda self: self.path.name)
+    study_file = property(lambda self: self.path / "study.yaml")
+    environment_file = property(lambda self: self.path / "environment.json")
+    card_file = property(lambda self: self.path / "README.md")
+    table_file = property(lambda self: self.path / "table.json")
+    parts = property(lambda self: self.path / "cells")
+
+    def rows(self, kind: str) -> Path:
+        """`kind` is cells, utterances or alphas."""
+        if kind not in ("cells", "utterances", "alphas"):
+            raise RunError(f"a study folder has no rows of {kind!r}")
+        return self.path / f"{kind}.parquet"
+
+    def part(self, cell: str, suffix: str) -> Path:
+        """File of one cell; its JSON is written last, so a cell is there when that is."""
+        return self.parts / f"{cell}{suffix}"
+
+    def part_names(self) -> list[str]:
+        """Cells that are there on their own."""
+        return sorted(p.name.removesuffix(".json") for p in self.parts.glob("*.json"))
+
+    def scratch(self, cell: str = "") -> Path:
+        return self.path / "scratch" / cell
+
+    def model(self, cell: str) -> RunFolder:
+        return RunFolder(self.path / "models" / cell)
+
+
 def write_text(path: Path, text: str):
     """Write a file so that it is old, or new, never half."""
     path = Path(path)
@@ -119,6 +166,16 @@ def write_json(path: Path, value):
 def find_runs(root: str | Path = "runs") -> list[RunFolder]:
     """Folders below `root` that hold a config.yaml, by name."""
     return [RunFolder(p) for p in sorted(Path(root).glob("*")) if p.is_dir() and (p / "config.yaml").is_file()]
+
+
+def find_studies(root: str | Path = "runs") -> list[StudyFolder]:
+    """Folders below `root` that hold a study.yaml, by name."""
+    return [StudyFolder(p) for p in sorted(Path(root).glob("*")) if p.is_dir() and (p / "study.yaml").is_file()]
+
+
+def jobs_folder(root: str | Path = "runs") -> Path:
+    """Where the dashboard keeps what it started beside itself; neither a run nor a study, and not committed."""
+    return Path(root) / ".jobs"
 
 
 def open_run(name: str, root: str | Path = "runs") -> RunFolder:

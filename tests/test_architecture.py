@@ -9,13 +9,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("harmonifuse_core", "probes", "app")
-WINGS = {"data": 1, "model": 2, "inference": 3, "training": 4, "analysis": 4, "reporting": 4}
+WINGS = {"data": 1, "model": 2, "inference": 3, "training": 4, "analysis": 4, "studies": 4, "reporting": 4}
 GROUND, RUNS, COMMANDS, PROBES, APP = 0, 3, 5, 6, 7
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 LONGEST = 350
 LAYOUT = {
     "config.yaml", "environment.json", "metrics.jsonl", "train.log", "weights.json", "model", "checkpoints",
-    "evaluation", "routing", "analysis", "probes",
+    "evaluation", "routing", "analysis", "probes", "study.yaml", "table.json", "cells", "scratch", "models",
 }  # fmt: skip
 
 

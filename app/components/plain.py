@@ -51,6 +51,13 @@ def word_changes(words: Sequence[tuple[str, str]]) -> None:
     st.html(f'<p class="hf-diff">{" ".join(parts) or "(no words)"}</p>')
 
 
+def lines(key: str, texts: Sequence[str]) -> None:
+    """Sentences that may hold text from outside, one below the other."""
+    with st.container(key=f"plain-{key}", gap="xsmall"):
+        for text in texts:
+            st.text(text)
+
+
 def aligned_words(steps: Sequence[WordStep], theme: Theme) -> None:
     """A transcript against its reference: each kind of error has its sign and its colour."""
     colours = {SUBSTITUTED: theme.tasks[3], DELETED: theme.tasks[1], INSERTED: theme.tasks[0]}

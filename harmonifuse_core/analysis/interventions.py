@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from harmonifuse_core.analysis.material import SpeechBatch
-from harmonifuse_core.data.batching import generator
 from harmonifuse_core.metrics import WordErrors, word_errors
 from harmonifuse_core.model.decoding import greedy
 from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.fusion import Fused
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.model.lm import LMStates
+from harmonifuse_core.randomness import generator
 
 STAGES = ("encoder", "lm")
 Change = Callable[[Tensor], Tensor]

@@ -1,6 +1,7 @@
 """Any Hugging Face speech encoder -> all of its states. Frozen means frozen: eval mode, no LayerDrop, no gradient."""
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import cached_file
 
 from harmonifuse_core.config import AugmentConfig, EncoderConfig
-from harmonifuse_core.model.frontend import SAMPLE_RATE, LogMel, mask_spans, normalise_waveforms
+from harmonifuse_core.model.frontend import SAMPLE_RATE, LogMel, mask_spans, normalise_waveforms, warp_frequency
+from harmonifuse_core.model.low_rank import add_low_rank
 
 WAVEFORM_TYPES = ("wavlm", "hubert", "wav2vec2")
 
@@ -33,7 +35,8 @@ class EncoderStates:
 class SpeechEncoder(nn.Module):
     """Common face of the encoders: `forward(waveforms (B, S), lengths (B,)) -> EncoderStates`.
 
-    State 0 is what enters the first block, state k the output of block k, before any final layer norm.
+    State 0 is what enters the first block, state k the output of block k, before any final layer norm. `cache` may
+    stand in for the computation of a frozen encoder (`inference/state_cache.py`).
     """
 
     def __init__(self, config: EncoderConfig, hf_config, body: nn.Module, blocks: nn.ModuleList):
@@ -41,6 +44,7 @@ class SpeechEncoder(nn.Module):
         self.config, self.hf_config, self.body = config, hf_config, body
         self.width, self.layers = hf_config.hidden_size, len(blocks)
         self.trainable_from = self._freeze(config.finetune, blocks)
+        self.cache: Callable[..., EncoderStates] | None = None
 
     def _freeze(self, finetune: str, blocks) -> int:
         """Set `requires_grad`; return the first block that learns (L: none, -1: the front end too)."""
@@ -49,6 +53,9 @@ class SpeechEncoder(nn.Module):
         self.body.requires_grad_(False)
         if finetune == "frozen":
             return self.layers
+        if finetune.startswith("lora-"):
+            add_low_rank(blocks, int(finetune.removeprefix("lora-")))
+            return 0
         top = int(finetune.removeprefix("top-"))
         if top > self.layers:
             raise ValueError(
@@ -66,9 +73,20 @@ class SpeechEncoder(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor, augment: AugmentConfig | None = None) -> EncoderStates:
         """`augment` masks spans of the input in training. Raises ValueError on clips that are too short or too long."""
+        augment = augment if self.training else None
+        if self.cache is not None:
+            return self.cache(self, waveforms, lengths, augment)
+        return self.compute(waveforms, lengths, augment)
+
+    def compute(self, waveforms: Tensor, lengths: Tensor, augment: AugmentConfig | None = None) -> EncoderStates:
+        """As `forward`, past any cache."""
         frozen = self.trainable_from >= self.layers
         with torch.no_grad() if frozen else nullcontext():
-            return self._encode(waveforms, lengths, augment if self.training else None)
+            return self._encode(waveforms, lengths, augment)
+
+    def count_frames(self, lengths: Tensor) -> Tensor:
+        """Frames (B,) that clips of `lengths` (B,) samples give."""
+        raise NotImplementedError
 
     def _run(self, block, *args):
         if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
@@ -93,9 +111,13 @@ class WhisperSpeechEncoder(SpeechEncoder):
                 f"a clip of {int(lengths.max()) / SAMPLE_RATE:.1f} s is longer than {limit:.1f} s: segment it"
             )
         if augment:
+            mel = warp_frequency(mel, augment.frequency_warp)
             mel = mask_spans(mel, 2 * frames, 2, augment.time_masks, augment.time_mask_frames)
             mel = mask_spans(mel, 2 * frames, 1, augment.frequency_masks, augment.frequency_mask_bins)
         return self.from_mel(mel, frames)
+
+    def count_frames(self, lengths):
+        return self.log_mel.frames(lengths, self.tail)
 
     def from_mel(self, mel: Tensor, frames: Tensor) -> EncoderStates:
         """Encode log-mel (B, bins, 2T) that is zero behind each clip's 2 * `frames` (B,)."""
@@ -139,7 +161,7 @@ class WaveformSpeechEncoder(SpeechEncoder):
     def _encode(self, waveforms, lengths, augment):
         if self.normalise:
             waveforms = normalise_waveforms(waveforms, lengths)
-        frames = self.body._get_feat_extract_output_lengths(lengths).long()
+        frames = self.count_frames(lengths)
         if int(frames.min()) < 1:
             raise ValueError(
                 f"a clip of {int(lengths.min())} samples is shorter than one frame: drop it or pad it to 25 ms"
@@ -152,6 +174,9 @@ class WaveformSpeechEncoder(SpeechEncoder):
             hidden = mask_spans(hidden.transpose(1, 2), frames, 2, augment.time_masks, augment.time_mask_frames // 2)
             hidden = hidden.transpose(1, 2)
         return EncoderStates(self._blocks(hidden * mask[..., None], mask), mask)
+
+    def count_frames(self, lengths):
+        return self.body._get_feat_extract_output_lengths(lengths).long()
 
     def _blocks(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """All states of (B, T, D), block by block: the body inside a transformers model returns the last one only."""
