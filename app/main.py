@@ -21,7 +21,10 @@ st.logo(ICON, size="large")
 page = st.navigation(
     [
         st.Page("views/listen.py", title="Listen", icon=":material/hearing:", default=True),
+        st.Page("views/overview.py", title="Overview", icon=":material/view_list:", url_path="overview"),
         st.Page("views/run.py", title="Run", icon=":material/lab_profile:", url_path="run"),
+        st.Page("views/layer_weights.py", title="Layer weights", icon=":material/grid_on:", url_path="layers"),
+        st.Page("views/explorer.py", title="Routing explorer", icon=":material/scatter_plot:", url_path="explorer"),
     ]
 )
 frame.shell()
