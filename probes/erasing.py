@@ -244,17 +244,13 @@ def concept_scores(
     keys = sorted(measured[0].means, key=lambda k: (k >= 0, abs(k))) if measured else []
     if not keys:
         return {}
-    width = len(next(iter(measured[0].means.values())))
-    features = np.zeros((len(keys), len(material.speakers), width), np.float32)
-    for m in measured:
-        features[:, place[m.id]] = np.stack([m.means[key] for key in keys])
-    missing = np.ones(len(material.speakers), bool)
-    missing[[place[m.id] for m in measured]] = False
-    labels = np.where(missing[:, None], -1, target.labels)
-    only = replace(target, labels=labels)
-    controls = {concept: np.where(missing[:, None], -1, material.controls[concept])}
-    answers = cross_validate(torch.from_numpy(features), [only], material.folds[concept], controls)[concept]
-    tally = material.tally(only, labels, answers.predicted, answers.means)
+    rows = np.array([place[m.id] for m in measured])
+    features = np.stack([np.stack([m.means[key] for m in measured]) for key in keys])  # (conditions, n, D)
+    own, folds = replace(target, labels=target.labels[rows]), material.folds[concept].rows(rows)
+    controls = {concept: material.controls[concept][rows]}
+    answers = cross_validate(torch.from_numpy(features.astype(np.float32)), [own], folds, controls)[concept]
+    speakers = [material.speakers[row] for row in rows]
+    tally = tally_classes(own.labels, answers.predicted, own.width, speakers)
     scores: dict[tuple, list[float]] = {}
     for number, key in enumerate(keys):
         known = (-1 - key, "intact") if key < 0 else (conditions[key].layer, conditions[key].method)

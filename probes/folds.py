@@ -27,6 +27,11 @@ class Folds:
     def count(self) -> int:
         return len(self.inner)
 
+    def rows(self, places: np.ndarray) -> "Folds":
+        """The same folds for some of the utterances."""
+        groups = tuple(self.groups[place] for place in places)
+        return Folds(self.outer[places], self.inner[:, places], self.grouped_by, groups)
+
 
 def spread(groups: Sequence[str], strata: Sequence[str], folds: int, rng: np.random.Generator) -> np.ndarray:
     """(N,): a fold for each utterance; groups stay whole, strata (constant or not within a group) and sizes even."""

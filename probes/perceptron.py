@@ -5,7 +5,7 @@ steps is chosen on inner speakers, then the probe is trained anew on the whole t
 Shapes: `M` layers, `N` utterances, `P` problems, `H` hidden units, `K` outputs (of the largest problem).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +34,12 @@ def fit_perceptrons(design: Design, tasks: Sequence[Task], choose: np.ndarray, s
     """Outputs (M, N, classes) for every task. choose (N,) bool: training utterances that choose the number of steps."""
     x = _whitened(design)
     learn = design.train.numpy()
-    early = _train(x, tasks, learn & ~choose, seed)
     checked = torch.from_numpy(np.flatnonzero(learn & choose))
-    losses = torch.stack([_losses(output[:, checked], tasks, checked) for output in early])  # (checks, M, P)
-    best = losses.argmin(0)
-    late = torch.stack(_train(x, tasks, learn, seed))  # (checks, M, N, P, K)
-    chosen = late.gather(0, best[None, :, None, :, None].expand(1, -1, *late.shape[2:3], -1, late.shape[-1]))[0]
+    early = _train(x, tasks, learn & ~choose, seed)
+    best = torch.stack([_losses(output[:, checked], tasks, checked) for output in early]).argmin(0)  # (M, P)
+    chosen = None
+    for check, output in enumerate(_train(x, tasks, learn, seed)):
+        chosen = output if chosen is None else torch.where((best == check)[:, None, :, None], output, chosen)
     return [chosen[:, :, p, : task.classes] for p, task in enumerate(tasks)]
 
 
@@ -51,8 +51,8 @@ def _whitened(design: Design) -> Tensor:
     return (design.z[..., :most] * scale[:, None]).clamp(-8, 8)
 
 
-def _train(x: Tensor, tasks: Sequence[Task], rows: np.ndarray, seed: int) -> list[Tensor]:
-    """Outputs (M, N, P, K) of all utterances after every `EVERY` steps."""
+def _train(x: Tensor, tasks: Sequence[Task], rows: np.ndarray, seed: int) -> Iterator[Tensor]:
+    """Yields outputs (M, N, P, K) of all utterances after every `EVERY` steps."""
     layers, axes, count = len(x), x.shape[2], len(tasks)
     width = max(task.classes for task in tasks)
     rng = torch.Generator().manual_seed(seed)
@@ -68,7 +68,7 @@ def _train(x: Tensor, tasks: Sequence[Task], rows: np.ndarray, seed: int) -> lis
         return torch.einsum("mnph,mphk->mnpk", hidden, second) + shift
 
     places = torch.from_numpy(np.flatnonzero(rows))
-    found, learnt = [], x[:, places]
+    learnt = x[:, places]
     for step in range(1, STEPS + 1):
         loss = _losses(outputs(learnt), tasks, places).sum()
         optimizer.zero_grad()
@@ -76,8 +76,8 @@ def _train(x: Tensor, tasks: Sequence[Task], rows: np.ndarray, seed: int) -> lis
         optimizer.step()
         if step % EVERY == 0:
             with torch.no_grad():
-                found.append(outputs(x))
-    return found
+                found = outputs(x)
+            yield found
 
 
 def _losses(outputs: Tensor, tasks: Sequence[Task], places: Tensor) -> Tensor:

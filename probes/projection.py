@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
+from sklearn.decomposition import PCA
 
 from harmonifuse_core.inference.sources import Source
 from probes.probing import Outcome, Representation
@@ -29,17 +30,16 @@ class Coordinates:
 
 
 def project(features: np.ndarray, umap: bool = False, seed: int = 0) -> Coordinates:
-    """(N, F) -> coordinates of the standardised features. Signs are fixed: the largest loading is positive."""
+    """(N, F) -> coordinates of the standardised features."""
     std = features.std(0)
     x = (features - features.mean(0)) / np.where(std > 0, std, 1)
-    left, size, right = np.linalg.svd(x.astype(np.float64), full_matrices=False)
-    scores = left * size
-    signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(1)])
-    scores = scores * np.where(signs == 0, 1, signs)
-    total = np.square(size).sum()
-    share = np.square(size[:2]) / total if total > 0 else np.zeros(2)
+    most = min(COMPONENTS if umap else 2, *x.shape)
+    fitted = PCA(most, svd_solver="randomized", random_state=seed)
+    with np.errstate(invalid="ignore", divide="ignore"):  # all utterances alike: no variance to share
+        scores = fitted.fit_transform(x)
+    share = np.nan_to_num(fitted.explained_variance_ratio_[:2])
     pca, share = (np.pad(v, [*[(0, 0)] * (v.ndim - 1), (0, max(0, 2 - v.shape[-1]))]) for v in (scores[:, :2], share))
-    return Coordinates(pca, share, _umap(scores[:, :COMPONENTS], seed) if umap and len(x) > NEIGHBOURS else None)
+    return Coordinates(pca, share, _umap(scores, seed) if umap and len(x) > NEIGHBOURS else None)
 
 
 def _umap(scores: np.ndarray, seed: int) -> np.ndarray:

@@ -30,7 +30,7 @@ from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.runs import RunFolder, environment, load, write_json, write_text
 from probes.crossvalidation import KINDS
 from probes.erasing_run import erase, erase_layers
-from probes.features import Corpus, extract
+from probes.features import Corpus, FeatureCache, extract
 from probes.probing import Options
 from probes.projection import umap_record
 from probes.report import report_html
@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.fresh:
             for part in parts:
                 shutil.rmtree(part.cache.folder, ignore_errors=True)
-            parts = make_parts(encoder, place.folder, model, ask.states, not options.no_random, options.seed, limit)
+            parts = [Part(p.name, p.reader, FeatureCache(place.folder, p.reader.digest)) for p in parts]
     except (ValueError, OSError) as error:
         print(f"probes: {error}", file=sys.stderr)
         return 2
@@ -229,7 +229,7 @@ def record(options, arguments, selections, ask: Ask, corpus: Corpus, parts: list
         "selections": [s.as_dict() for s in selections], "label_map": dict(ask.label_map),
         "failed": [vars(f) for f in corpus.failed], "not_probed": list(left),
         "environment": environment(), "umap": umap_record(ask.umap, options.seed),
-        "pca": {"version": sklearn.__version__, "of": "numpy.linalg.svd of standardised features"},
+        "pca": {"version": sklearn.__version__, "of": "scikit-learn PCA (randomized, seeded) of standardised features"},
     }  # fmt: skip
 
 

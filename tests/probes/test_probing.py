@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from planted_features import CLASSES, K, LAYERS, planted
+from planted_features import CLASSES, LAYERS, K, planted
 
 from probes.folds import make_folds
 from probes.mdl import block_ends, code_lengths
@@ -139,9 +139,7 @@ def test_code_blocks_end_with_whole_speakers_and_the_first_is_uniform():
 def test_words_that_go_together_are_one_problem():
     _, _, utterances = material_and_features()
 
-    said = [
-        replace(u, text="kids are talking" if i % 3 else "dogs are sitting now") for i, u in enumerate(utterances)
-    ]
+    said = [replace(u, text="kids are talking" if i % 3 else "dogs are sitting now") for i, u in enumerate(utterances)]
     target = word_target(said)
     assert target.problems == 1 and target.kind == "words" and "100%" in target.caution
     with pytest.raises(ValueError, match="no word is in"):
