@@ -21,7 +21,7 @@ from torch import Tensor
 FLAT = 1e-6  # standard deviation, relative to the feature's size, below which it is constant
 EMPTY = 1e-7  # of the largest eigenvalue: directions below it hold nothing
 FREE = 1e-6  # penalty of the intercept, so that a class that is never seen gets a finite one
-TOLERANCE, MOST_STEPS, CHECK_EVERY = 1e-7, 400, 5
+TOLERANCE, MOST_STEPS, CHECK_EVERY = 1e-6, 200, 5
 
 
 @dataclass(frozen=True)

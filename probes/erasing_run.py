@@ -1,6 +1,6 @@
 """Erasure over a corpus: two streaming passes of the run, one that fits the erasers and one that measures."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from harmonifuse_core.analysis.material import SpeechBatch, read_batch, with_targets
 from harmonifuse_core.analysis.result import Table
@@ -29,7 +29,8 @@ def erase_layers(text: str, layers: int) -> list[int | None]:
 
 def erase(
     model: HarmoniFuse, corpus: Corpus, material: Material, concept: str, layers: Sequence[int | None], limit: int,
-    words: bool = True, on_read: Callable[[int], None] = lambda count: None,
+    words: bool = True, label_map: Mapping[str, str] | None = None,
+    on_read: Callable[[int], None] = lambda count: None,
 ) -> Table:  # fmt: skip
     """Raises ValueError where the concept is no target with classes, or one half of the speakers lacks it."""
     target = next((t for t in material.targets if t.name == concept), None)
@@ -42,11 +43,11 @@ def erase(
     speakers = {ids[i]: material.speakers[i] for i in chosen}
     halves = Halves(codes, speakers, len(target.classes), material.options.seed)
     sources = [corpus.sources[i] for i in chosen]
-    for batch in batches(model, sources):
+    for batch in batches(model, sources, label_map or {}):
         halves.add(batch)
         on_read(len(batch.items))
     conditions, measured = conditions_of(layers), []
-    for batch in batches(model, sources):
+    for batch in batches(model, sources, label_map or {}):
         measured += measure(model, batch, halves, conditions, words)
         on_read(len(batch.items))
     return erasure_table(concept, measured, conditions, halves, material, ids, model)
@@ -57,9 +58,9 @@ def sampled(rows: Sequence[int], limit: int, seed: int) -> list[int]:
     return sorted(rows[i] for i in order)
 
 
-def batches(model: HarmoniFuse, sources: Sequence[Source]) -> Iterator[SpeechBatch]:
+def batches(model: HarmoniFuse, sources: Sequence[Source], label_map: Mapping[str, str]) -> Iterator[SpeechBatch]:
     """Decoded and encoded, one batch in memory at a time."""
-    items = [with_targets(source, model.config.tasks, {}, {}) for source in sources]
+    items = [with_targets(source, model.config.tasks, label_map, {}) for source in sources]
     for rows in length_batches([item.seconds for item in items], BATCH_SECONDS, BATCH_SIZE):
         batch, _ = read_batch(model, [items[row] for row in rows])
         if batch is not None:

@@ -3,7 +3,7 @@
 Folds are the same for all layers, targets and baselines, so that differences are paired.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,17 @@ class Folds:
         return Folds(self.outer[places], self.inner[:, places], self.grouped_by, groups)
 
 
+def check_groups(groups: Iterable[str], grouped_by: str) -> int:
+    """How many there are. Raises ValueError where they are too few."""
+    many = len(set(groups))
+    if many < LEAST_GROUPS:
+        raise ValueError(
+            f"{many} {grouped_by}{'' if many == 1 else 's'}: at least {LEAST_GROUPS} are needed, to learn from some, "
+            "choose on others and test on others again; give a manifest, --split or --limit with more of them"
+        )
+    return many
+
+
 def spread(groups: Sequence[str], strata: Sequence[str], folds: int, rng: np.random.Generator) -> np.ndarray:
     """(N,): a fold for each utterance; groups stay whole, strata (constant or not within a group) and sizes even."""
     names, index = np.unique(np.asarray(groups, str), return_inverse=True)
@@ -56,12 +67,7 @@ def make_folds(
     """Raises ValueError where there are too few groups to learn from, choose and test."""
     groups = np.asarray(groups, str)
     strata = np.asarray([""] * len(groups) if strata is None else strata, str)
-    many = len(np.unique(groups))
-    if many < LEAST_GROUPS:
-        raise ValueError(
-            f"{many} {grouped_by}{'' if many == 1 else 's'}: at least {LEAST_GROUPS} are needed to learn from some, "
-            "choose on others and test on others again; give a manifest (or --limit, --split) with more of them"
-        )
+    many = check_groups(groups, grouped_by)
     rng = generator(seed, "folds", grouped_by)
     outer = spread(groups, strata, min(folds, many), rng)
     chosen = np.full((int(outer.max()) + 1, len(groups)), -1)

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = fit(place.name, corpus, parts, ask, options.quiet)
         result = found.result
         if options.erase:
-            result = with_erasure(result, model, corpus, found, options, layers)
+            result = with_erasure(result, model, corpus, found, ask, options, layers)
     except ValueError as error:
         print(f"probes: {error}", file=sys.stderr)
         return 1
@@ -205,15 +205,13 @@ def fit(name: str, corpus: Corpus, parts: list[Part], ask: Ask, quiet: bool) -> 
         return survey(name, corpus, parts, ask, on_step)
 
 
-def with_erasure(result: AnalysisResult, model, corpus: Corpus, found: Found, options, layers) -> AnalysisResult:
+def with_erasure(result: AnalysisResult, model, corpus: Corpus, found: Found, ask: Ask, options, layers):
     with tqdm(desc="erase", unit="recording", disable=options.quiet, file=sys.stderr) as bar:
         table = erase(
-            model, corpus, found.material, options.erase, layers, options.erase_limit, not options.no_words, bar.update
-        )
-    tables = (*result.tables, table)
-    return AnalysisResult(
-        result.name, result.question, tables, result.verdicts, result.utterances, result.speakers
-    )  # fmt: skip
+            model, corpus, found.material, options.erase, layers, options.erase_limit, not options.no_words,
+            ask.label_map, bar.update,
+        )  # fmt: skip
+    return replace(result, tables=(*result.tables, table))
 
 
 def record(options, arguments, selections, ask: Ask, corpus: Corpus, parts: list[Part], left) -> dict:

@@ -14,6 +14,7 @@ from harmonifuse_core.analysis.result import AnalysisResult
 from harmonifuse_core.model.encoder import SpeechEncoder
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from probes.features import Corpus, FeatureCache, Reader
+from probes.folds import check_groups
 from probes.probing import Material, Options, Outcome, Representation, majority, prepare, probe
 from probes.projection import coordinate_rows
 from probes.readers import EncoderReader, ModelReader, RandomTwin, SignalReader
@@ -98,6 +99,7 @@ def survey(
     """Raises ValueError where the corpus cannot answer: too few speakers, no such label."""
     caches = {part.name: part.cache for part in parts}
     signal = caches["signal"].layers("signal", corpus.audio)[0]
+    check_groups({s.utterance.speaker or s.utterance.id for s in corpus.sources}, "speaker")
     targets, left = make_targets(ask, corpus, signal)
     material = prepare(targets, [s.utterance for s in corpus.sources], ask.options)
     baselines = fit_baselines(material, corpus, caches, on_step)

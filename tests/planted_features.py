@@ -4,7 +4,7 @@ import numpy as np
 
 from harmonifuse_core.data.manifest import Utterance
 
-LAYERS, K, CLASSES, WIDTH, SPEAKERS, EACH = 4, 2, 3, 12, 9, 16
+LAYERS, K, CLASSES, WIDTH, SPEAKERS, EACH = 3, 1, 3, 10, 9, 16
 NAMES = ("angry", "happy", "sad")
 
 

@@ -25,9 +25,9 @@ CLASSES = (8, 20, 2, 2, 4, 6)  # of emotion, speaker, gender, a word, age groups
 @dataclass(frozen=True)
 class Size:
     utterances: int = 90
-    layers: int = 2
-    width: int = 24
-    targets: int = 2
+    layers: int = 1
+    width: int = 16
+    targets: int = 1
     folds: int = 3
     inner: int = 2
     speakers: int = 9
