@@ -11,20 +11,30 @@ import streamlit as st
 from app.palette import LIGHT, THEMES, Theme
 
 RUN, UTTERANCE, TASK, LAYER = "run", "utt", "task", "layer"
+STAGE, VIEW, OTHER, STUDY, RESULT = "stage", "view", "versus", "study", "result"  # of the pages that read results
 RECORDING = "recording"  # session key of the Clip that this visitor chose; never in a cache
 RECORDING_PROBLEM = "recording_problem"
 LONGEST_NAME, LONGEST_ID, MOST_LAYERS = 200, 500, 1000
 TASK_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+VIEW_NAME = re.compile(r"[a-z-]{1,40}")
 
 
 @dataclass(frozen=True)
 class Link:
-    """A validated deep link `?run=&utt=&task=&layer=`. problems: what was ignored, and why."""
+    """A validated deep link `?run=&utt=&task=&layer=`. problems: what was ignored, and why.
+
+    stage: `encoder` or `lm`. view: part of a page. versus: a second run. study, result: names of folders and files.
+    """
 
     run: str | None = None
     utterance: str | None = None
     task: str | None = None
     layer: int | None = None
+    stage: str | None = None
+    view: str | None = None
+    versus: str | None = None
+    study: str | None = None
+    result: str | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -36,6 +46,11 @@ def parse(parameters: Mapping[str, str]) -> Link:
         _checked(parameters, UTTERANCE, _identifier, "is not an utterance id", problems),
         _checked(parameters, TASK, _task, "is not a task name", problems),
         _checked(parameters, LAYER, _layer, f"is not a layer number from 0 to {MOST_LAYERS - 1}", problems),
+        _checked(parameters, STAGE, _stage, "is not a stage (encoder or lm)", problems),
+        _checked(parameters, VIEW, _view, "is not the name of a view", problems),
+        _checked(parameters, OTHER, _run_name, "is not a plain folder name", problems),
+        _checked(parameters, STUDY, _run_name, "is not a plain folder name", problems),
+        _checked(parameters, RESULT, _run_name, "is not a plain file name", problems),
         tuple(problems),
     )
 
@@ -71,6 +86,14 @@ def _identifier(value: str) -> str | None:
 
 def _task(value: str) -> str | None:
     return value if TASK_NAME.fullmatch(value) else None
+
+
+def _stage(value: str) -> str | None:
+    return value if value in ("encoder", "lm") else None
+
+
+def _view(value: str) -> str | None:
+    return value if VIEW_NAME.fullmatch(value) else None
 
 
 def _layer(value: str) -> int | None:

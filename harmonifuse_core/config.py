@@ -38,6 +38,7 @@ class CorpusConfig:
         label_map: manifest label -> model label; an empty model label drops the utterance.
         text_style: `asis`, or `sentence` (capital, full stop; the style of Whisper's own output).
         teacher: transcripts, soft token targets and encoder states come from the folder `data.teacher`.
+        label_noise: share of training labels that are replaced by another class of the corpus (classification).
     """
 
     manifest: str
@@ -50,8 +51,11 @@ class CorpusConfig:
     label_map: dict = field(default_factory=dict)
     text_style: str = "asis"
     teacher: bool = False
+    label_noise: float = 0.0
 
     def __post_init__(self):
+        if not 0 <= self.label_noise < 1:
+            raise ValueError(f"{self.manifest}: label_noise {self.label_noise} is a share; use 0 to below 1")
         try:
             re.compile(self.ids)
         except re.error as error:
@@ -265,6 +269,10 @@ class Config:
                 )
             if corpus.teacher and not self.model.task(corpus.task).is_transcription:
                 raise ValueError(f"corpus {corpus.manifest}: a teacher needs a transcription task, not {corpus.task}")
+            if corpus.label_noise and (corpus in self.data.dev or self.model.task(corpus.task).is_transcription):
+                raise ValueError(
+                    f"corpus {corpus.manifest}: label_noise belongs to training labels of a classification"
+                )
         if self.data.state_cache and self.model.encoder.finetune != "frozen":
             raise ValueError(
                 f"data.state_cache needs model.encoder.finetune: frozen, not {self.model.encoder.finetune!r}: what is "

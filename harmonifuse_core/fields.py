@@ -77,14 +77,25 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict:
         key, separator, text = assignment.partition("=")
         if not separator:
             raise ValueError(f"override {assignment!r}: write key=value, e.g. training.steps=10")
-        target = values
-        *parents, last = key.split(".")
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise ValueError(f"override {key!r}: {parent!r} has no fields")
-        target[last] = _parse(text, f"override {assignment!r}") if text else ""  # `data.teacher=` empties a field
+        assign(values, key, _parse(text, f"override {assignment!r}") if text else "")  # `data.teacher=` empties a field
     return values
+
+
+def assign(values: dict, key: str, value):
+    """Set the dotted field `key` of plain values; lists by index, from 0: `data.train.1.weight`. Raises ValueError."""
+    target, parents = values, key.split(".")
+    last = parents.pop()
+    for parent in parents:
+        target = target.setdefault(parent, {}) if isinstance(target, dict) else target[_place(target, parent, key)]
+        if not isinstance(target, (dict, list)):
+            raise ValueError(f"override {key!r}: {parent!r} has no fields")
+    target[last if isinstance(target, dict) else _place(target, last, key)] = value
+
+
+def _place(values: list, index: str, key: str) -> int:
+    if not index.isdigit() or int(index) >= len(values):
+        raise ValueError(f"override {key!r}: {index!r} is no place in a list of {len(values)}; they count from 0")
+    return int(index)
 
 
 def _parse(text: str, where: str):

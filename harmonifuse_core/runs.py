@@ -5,6 +5,11 @@ model/       encoder.json lm.json tokenizer.json weights.json weights-K.safetens
 evaluation/  NAME.json                 routing/  NAME.parquet
 analysis/    NAME.json NAME.parquet    probes/   NAME.json NAME.parquet
 checkpoints/ step-N/ best-NAME/ (not committed)     tensorboard/ (not committed)
+
+and of the study folder, which holds many small runs without their weights:
+study.yaml  environment.json  README.md  table.json  cells.parquet  utterances.parquet  alphas.parquet
+cells/       CELL.json CELL.parquet (until all are there)    models/ CELL/ (a run folder, if asked for)
+scratch/     CELL/ (of the cell that is trained, not committed)
 """
 
 import hashlib
@@ -115,6 +120,43 @@ class RunFolder:
         return rows
 
 
+@dataclass(frozen=True)
+class StudyFolder:
+    """Paths of one study."""
+
+    path: Path
+
+    def __post_init__(self):
+        object.__setattr__(self, "path", Path(self.path))
+
+    name = property(lambda self: self.path.name)
+    study_file = property(lambda self: self.path / "study.yaml")
+    environment_file = property(lambda self: self.path / "environment.json")
+    card_file = property(lambda self: self.path / "README.md")
+    table_file = property(lambda self: self.path / "table.json")
+    parts = property(lambda self: self.path / "cells")
+
+    def rows(self, kind: str) -> Path:
+        """`kind` is cells, utterances or alphas."""
+        if kind not in ("cells", "utterances", "alphas"):
+            raise RunError(f"a study folder has no rows of {kind!r}")
+        return self.path / f"{kind}.parquet"
+
+    def part(self, cell: str, suffix: str) -> Path:
+        """File of one cell; its JSON is written last, so a cell is there when that is."""
+        return self.parts / f"{cell}{suffix}"
+
+    def part_names(self) -> list[str]:
+        """Cells that are there on their own."""
+        return sorted(p.name.removesuffix(".json") for p in self.parts.glob("*.json"))
+
+    def scratch(self, cell: str = "") -> Path:
+        return self.path / "scratch" / cell
+
+    def model(self, cell: str) -> RunFolder:
+        return RunFolder(self.path / "models" / cell)
+
+
 def write_text(path: Path, text: str):
     """Write a file so that it is old, or new, never half."""
     path = Path(path)
@@ -134,6 +176,16 @@ def write_json(path: Path, value):
 def find_runs(root: str | Path = "runs") -> list[RunFolder]:
     """Folders below `root` that hold a config.yaml, by name."""
     return [RunFolder(p) for p in sorted(Path(root).glob("*")) if p.is_dir() and (p / "config.yaml").is_file()]
+
+
+def find_studies(root: str | Path = "runs") -> list[StudyFolder]:
+    """Folders below `root` that hold a study.yaml, by name."""
+    return [StudyFolder(p) for p in sorted(Path(root).glob("*")) if p.is_dir() and (p / "study.yaml").is_file()]
+
+
+def jobs_folder(root: str | Path = "runs") -> Path:
+    """Where the dashboard keeps what it started beside itself; neither a run nor a study, and not committed."""
+    return Path(root) / ".jobs"
 
 
 def open_run(name: str, root: str | Path = "runs") -> RunFolder:

@@ -28,8 +28,8 @@ class TaskConfig:
         field: manifest field that holds the target (`text`, `emotion`, `speaker`, ...).
         loss_weight: factor of this task's loss in the sum.
         label_smoothing: in [0, 1).
-        edges: class borders of a number in `field`, rising; one from edge k on is of class k + 1 (`[18]` with labels
-            `[child, adult]` makes an age group).
+        edges: class borders of a number in `field`, rising; a value from edge k on is of class k + 1 (`[18]` with
+            labels `[child, adult]` makes an age group).
         units: of `ctc`: `characters` of a text, or `symbols` between spaces (phonemes).
         absent_weight: of the penalty on probability beyond chance of classes that the corpus lacks (0: none).
     """

@@ -54,9 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         model = build_model(config.model)
         if options.init:
             fresh = load_shards(model, RunFolder(options.init).model, may_lack=True)
-            logging.getLogger("harmonifuse.training").info(
-                "fresh, since %s lacks them: %s", options.init, fresh or "none"
-            )
+            logging.info("%s lacks, so they start afresh: %s", options.init, ", ".join(fresh) or "none")
         chosen = options.trackers or installed_trackers()
         if chosen != "none":  # in all processes; the main one alone writes
             trackers = Trackers(chosen, run, cpu=processes.device.type == "cpu")

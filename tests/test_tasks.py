@@ -10,7 +10,7 @@ from factories import tiny_config, tiny_corpus, tiny_model, tone, write_manifest
 
 from harmonifuse_core import load, predict
 from harmonifuse_core.config import CorpusConfig, load_yaml, save_yaml
-from harmonifuse_core.data.batching import load_examples
+from harmonifuse_core.data.examples import load_examples
 from harmonifuse_core.inference.evaluation import evaluate
 from harmonifuse_core.inference.selection import Selection
 from harmonifuse_core.model.harmonifuse import build_model

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from harmonifuse_core.data.audio import AudioError, load_audio
-from harmonifuse_core.data.batching import styled
+from harmonifuse_core.data.examples import styled
 from harmonifuse_core.data.manifest import Utterance
 from harmonifuse_core.inference.evaluation import task_label
 from harmonifuse_core.inference.predict import encode

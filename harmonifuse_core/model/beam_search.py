@@ -10,7 +10,7 @@ from harmonifuse_core.model.decoding import Forbidden, Generated, collect, repea
 from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.fusion import Fused
 
-MARGIN = 3.0  # nats that a hypothesis may lie behind the best one
+MARGIN = 2.0  # nats that a hypothesis may lie behind the best one
 
 
 @dataclass

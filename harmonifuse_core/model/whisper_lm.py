@@ -28,6 +28,7 @@ class WhisperCache:
     The rows are hypotheses, those of one utterance side by side; the speech is held once an utterance. owners (R,): the
     place of each row's utterance among those held; slots (R,): its number among that utterance's rows. Both None while
     row and utterance are the same.
+    queries: where a list is given, the cross-attention's (B, H, N, D / H) of every block are added to it.
     """
 
     cross: list[tuple[Tensor, Tensor]]
@@ -38,6 +39,7 @@ class WhisperCache:
     owners: Tensor | None = None
     slots: Tensor | None = None
     width: int = 1
+    queries: list[Tensor] | None = None
 
     def select(self, rows: Tensor):
         """Keep, repeat or reorder these rows (R,); those of one utterance must stay side by side and in order."""
@@ -165,6 +167,8 @@ class WhisperLM(LanguageModel):
             cross = block.encoder_attn
             query = cross.q_proj(block.encoder_attn_layer_norm(hidden))
             query = split_heads(cache.by_utterance(query), heads)  # hypotheses of one utterance ask its speech together
+            if cache.queries is not None:
+                cache.queries.append(query)
             mixed = attend(query, *cache.cross[index], attn_mask=cache.speech_mask)
             hidden = hidden + cross.out_proj(cache.by_row(mixed.transpose(1, 2).flatten(2)))
             hidden = hidden + block.fc2(nn.functional.gelu(block.fc1(block.final_layer_norm(hidden))))
@@ -184,6 +188,13 @@ class WhisperLM(LanguageModel):
         pooled = pooled_positions(states, lengths) if self.wants_pooled else None
         count = max(map(len, texts or [[]])) + 1
         return LMStates(answer_positions(states, [n - 1 for n in lengths], count), pooled)
+
+    def cross_attention(self, speech, ids: list[int], frames: int) -> Tensor:
+        speech, cross, _ = self._memory(speech, torch.ones(speech.shape[:2], dtype=torch.bool, device=speech.device))
+        cache = WhisperCache(cross, None, queries=[])
+        self._blocks(self._embed(torch.tensor([ids], device=speech.device), 0), cache)
+        scores = [q @ k[:, :, :frames].mT / q.shape[-1] ** 0.5 for q, (k, _) in zip(cache.queries, cross, strict=True)]
+        return torch.softmax(torch.cat(scores).float(), -1)
 
     def start(self, speech, mask, prompt: list[int]) -> tuple[LMStates, WhisperCache]:
         speech, cross, speech_mask = self._memory(speech, mask)

@@ -6,7 +6,7 @@ import numpy as np
 
 from harmonifuse_core.config import Config
 from harmonifuse_core.data.audio import decode_waveform
-from harmonifuse_core.data.batching import Example, load_examples
+from harmonifuse_core.data.examples import Example, load_examples
 from harmonifuse_core.inference.predict import PredictOptions, predict
 from harmonifuse_core.metrics import word_errors
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, HarmoniFuseOutput

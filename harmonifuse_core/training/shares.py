@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, fields
 
 import torch
 
-from harmonifuse_core.data.batching import Example, InterleavedBatches, TaskBatch, seconds_of
+from harmonifuse_core.data.batching import InterleavedBatches, TaskBatch, seconds_of
+from harmonifuse_core.data.examples import Example
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.training.processes import Processes
 from harmonifuse_core.training.teacher import TeacherFolder

@@ -62,7 +62,7 @@ def test_a_step_on_cached_states_of_wavlm_large_is_ten_times_as_fast(tmp_path):
     cached = step_seconds(model, optimizer, batches, 3)
     detach_state_cache(model)
     whole = step_seconds(model, optimizer, batches, 1)
-    print(f"\n32 s of speech: {whole:.2f} s with the encoder, {cached:.2f} s without: {whole / cached:.1f}x")
+    print(f"\n32 s of speech: {whole:.2f} s with encoder, {cached:.2f} s without: {whole / cached:.1f}x")
     assert whole / cached >= 10
 
 
