@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from factories import LLAMA, tiny_config, tone
+from factories import LLAMA, WHISPER, tiny_config, tone
 
 from harmonifuse_core.describe import ARCHITECTURES
 from harmonifuse_core.inference.state_cache import attach_state_cache, detach_state_cache
@@ -70,7 +70,7 @@ def test_a_step_on_cached_states_of_wavlm_large_is_ten_times_as_fast(tmp_path):
 def test_two_tasks_together_cost_what_each_costs_alone():
     config = tiny_config(
         "whisper", model__encoder__finetune="all",
-        model__lm__architecture={"d_model": 128, "decoder_layers": 4, "decoder_ffn_dim": 512, "max_target_positions": 256},
+        model__lm__architecture={**WHISPER, "d_model": 128, "decoder_layers": 4, "decoder_ffn_dim": 512},
     )  # fmt: skip
     torch.manual_seed(0)
     model = build_model(config.model).train()
