@@ -12,6 +12,7 @@ cells/       CELL.json CELL.parquet (until all are there)    models/ CELL/ (a ru
 scratch/     CELL/ (of the cell that is trained, not committed)
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -83,6 +84,15 @@ class RunFolder:
         if not self.config_file.is_file():
             raise RunError(f"{self.path} is not a run folder: it has no config.yaml")
         return load_yaml(self.config_file)
+
+    def weights_digest(self) -> str:
+        """Twelve hex digits that tell these weights from others. Raises RunError where there are none."""
+        if not self.has_model():
+            raise RunError(f"{self.path} has no model")
+        digest = hashlib.sha256()
+        for file in sorted(self.model.glob("weights-*.safetensors")):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:12]
 
     def has_model(self) -> bool:
         return self.weights_index.is_file()

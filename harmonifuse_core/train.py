@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             fresh = load_shards(model, RunFolder(options.init).model, may_lack=True)
             logging.info("%s lacks, so they start afresh: %s", options.init, ", ".join(fresh) or "none")
         chosen = options.trackers or installed_trackers()
-        if processes.is_main and chosen != "none":
+        if chosen != "none":  # in all processes; the main one alone writes
             trackers = Trackers(chosen, run, cpu=processes.device.type == "cpu")
         trainer = Trainer(config, model, run, options.device, options.resume, processes, trackers)
         if processes.is_main:

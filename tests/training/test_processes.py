@@ -156,7 +156,7 @@ def test_two_processes_train_as_one_and_resume_exactly(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     arguments = ["--config", tmp_path / "config.yaml", "--run", one, "--device", "cpu", "--trackers", "none"]
     assert main(list(map(str, arguments))) == 0
-    launch(tmp_path / "config.yaml", two, "--trackers", "none")
+    launch(tmp_path / "config.yaml", two)
     for a, b in zip(rows_of(one), rows_of(two), strict=True):
         assert a["step"] == b["step"] and a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-3)
         for task, entry in a["tasks"].items():
