@@ -1,6 +1,8 @@
 """The page of one utterance: empty, without and with its recording, with saved analyses, hostile, damaged."""
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dashboard import charts, opened, shown, sound, switch
 from factories import tone, write_wav
@@ -14,8 +16,12 @@ NO_DATA = "HARMONIFUSE_DATA="
 
 
 @pytest.fixture
-def recordings(tmp_path, monkeypatch):
-    """An allowed folder with the recording of u-1 alone."""
+def recordings(tmp_path, monkeypatch, full_run):
+    """An allowed folder with the recording of u-1 alone; the routing names one for every utterance."""
+    path = full_run.part("routing", "test.parquet")
+    table = pq.read_table(path)
+    names = pa.array([f"{name}.wav" for name in table["utterance"].to_pylist()])
+    pq.write_table(table.set_column(table.schema.get_field_index("audio"), "audio", names), path)
     write_wav(tmp_path / "data" / "u-1.wav", tone(0.6, 120.0, seed=1))
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))
 
