@@ -59,7 +59,7 @@ def test_with_the_recording_damage_and_attribution_are_worked_out_on_demand(full
     assert len(next(frame.value for frame in at.dataframe if "damage" in frame.value)) == 12
     at = switch(at, "Work it out now, window by window")
     assert "frame ablation" in shown(at)
-    scores = next(frame.value for frame in at.dataframe if "score" in frame.value)
+    scores = next(frame.value for frame in at.dataframe if "end" in frame.value)
     assert scores.start.tolist() == pytest.approx([0.1 * k for k in range(len(scores))])
 
 
