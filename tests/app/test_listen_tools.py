@@ -76,7 +76,7 @@ def test_several_files_are_answered_and_a_broken_one_is_named(full_run, tmp_path
         ("b.wav", write_wav(tmp_path / "b.wav", tone(0.6)).read_bytes()),
     ]
     queue = services.listening_queue(full_run, files)
-    queue.wait(60)
+    queue.wait(300)
     table = queue_table(queue.items)
     assert table.state.tolist() == ["done", "failed", "done"] and table.seconds.dropna().tolist() == [0.5, 0.6]
     assert hostile in table.message[1]
