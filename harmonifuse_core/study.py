@@ -11,6 +11,7 @@ import argparse
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -25,7 +26,7 @@ from harmonifuse_core.studies.cell import run_cell
 from harmonifuse_core.studies.plan import Cell, Study, load_study, study_text
 from harmonifuse_core.studies.report import study_card
 from harmonifuse_core.studies.rows import consolidate, read_rows
-from harmonifuse_core.studies.scoring import Listener
+from harmonifuse_core.studies.scoring import Listener, check_labels
 from harmonifuse_core.studies.table import missing_cells, study_result
 from harmonifuse_core.training.loop import TrainingError
 
@@ -66,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"--resamples {options.resamples}: give at least 2 (2000 is usual)")
         chosen = [study.system(n.strip(), "--systems").name for n in options.systems.split(",") if n.strip()]
         todo = [] if options.table_only else waiting(study, folder, options, chosen)
+        if todo:
+            check_labels(study)
     except (ValueError, OSError) as error:
         print(f"study: {error}", file=sys.stderr)
         return 2
@@ -109,8 +112,10 @@ def run(study: Study, todo: Sequence[Cell], folder: StudyFolder, options) -> boo
             record = run_cell(study, cell, folder, listener, device=options.device, keep_model=options.keep_models)
             words = f"training {record['train_seconds']:.0f} s, scoring {record['evaluate_seconds']:.0f} s"
             words += "" if record["failed"] == "[]" else f"; recordings left out: {record['failed']}"
-        except (TrainingError, ValueError, OSError) as error:
+        except Exception as error:  # whatever a cell does, the others must not wait for it
             failed, words = True, f"FAILED: {error}"
+            if not isinstance(error, (TrainingError, ValueError, OSError)):
+                say(traceback.format_exc())
         seconds.setdefault(cell.system.name, []).append(time.perf_counter() - started)
         left = remaining(todo[number:], seconds) / 60
         say(f"[{number}/{len(todo)}] {cell.name}: {words}; about {left:.0f} min left")
@@ -133,8 +138,7 @@ def tabulate(study: Study, folder: StudyFolder, options) -> AnalysisResult:
     rows = read_rows(folder)
     missing = missing_cells(study, rows)
     result = study_result(study, rows, resamples=options.resamples)
-    if not folder.study_file.is_file():
-        write_text(folder.study_file, study_text(study))
+    write_text(folder.study_file, study_text(study))
     if not missing and folder.part_names():
         consolidate(folder, rows, [cell.name for cell in study.cells()])
     expected = len(study.cells())

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("harmonifuse_core", "probes", "app")
-WINGS = {"data": 1, "model": 2, "inference": 3, "training": 4, "analysis": 4, "studies": 4}
+WINGS = {"data": 1, "model": 2, "inference": 3, "training": 4, "analysis": 4, "studies": 4, "reporting": 4}
 GROUND, RUNS, COMMANDS, PROBES, APP = 0, 3, 5, 6, 7
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 LONGEST = 350

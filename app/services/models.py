@@ -62,7 +62,7 @@ def _loaded(path: str, stamp_: str) -> Loaded:
     global _loads
     started = time.perf_counter()
     try:
-        model = _on_worker(_load_and_warm, path)
+        model = on_worker(_load_and_warm, path)
     except RunError:
         raise
     except Exception as error:  # a damaged folder fails in as many ways as there are libraries that read it
@@ -92,7 +92,7 @@ def _load_and_warm(path: str) -> HarmoniFuse:
     return model
 
 
-def _on_worker(function: Callable, *arguments):
+def on_worker(function: Callable, *arguments):
     return _worker.submit(function, *arguments).result()
 
 
@@ -106,7 +106,7 @@ def answer(run: RunFolder, clip: Clip, prompts: Prompts) -> Answered:
 def _answer(
     digest: str, path: str, stamp_: str, prompts: Prompts, _model: HarmoniFuse, _waveform: np.ndarray
 ) -> Answered:
-    return _on_worker(_infer, _model, _waveform, prompts)
+    return on_worker(_infer, _model, _waveform, prompts)
 
 
 def _infer(model: HarmoniFuse, waveform: np.ndarray, prompts: Prompts) -> Answered:

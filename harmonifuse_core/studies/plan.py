@@ -183,11 +183,16 @@ class Study:
             _distinct("claims", [c.name for c in self.claims])
         if len({c.name.lower() for c in self.cells()}) != len(self.systems) * len(self.seeds):
             raise ValueError("two cells have one name: rename a system")
+        tasks = {task.name: task for system in self.systems for task in self.config(system).model.tasks}
+        for evaluation in self.evaluations:
+            if unknown := [name for name in evaluation.tasks if name not in tasks]:
+                raise ValueError(f"evaluation {evaluation.name}: no system has a task {unknown[0]!r}")
+            check_label_map(evaluation.label_map, list(tasks.values()))
         for claim in self.claims:
             for contrast in claim.comparisons:
-                self._check(claim, contrast)
+                self._check_contrast(claim, contrast)
 
-    def _check(self, claim: Claim, contrast: Contrast):
+    def _check_contrast(self, claim: Claim, contrast: Contrast):
         where = f"claim {claim.name}"
         for name in (contrast.system, contrast.baseline):
             if contrast.task not in [task.name for task in self.config(self.system(name, where)).model.tasks]:
@@ -231,9 +236,9 @@ class Study:
         scored = [e for e in self.evaluations if set(e.tasks) & set(names)]
         if not scored:
             raise ValueError(f"system {system.name}: no evaluation scores any of its tasks ({', '.join(names)})")
-        for evaluation in scored:
-            check_label_map(evaluation.label_map, config.model.tasks)
-        numbers = replace(config, title="", description="")  # words are of no consequence
+        # Words are of no consequence, nor is where states are kept; that they are (in float16) is.
+        data = replace(config.data, state_cache="kept" if config.data.state_cache else "", state_cache_gigabytes=20.0)
+        numbers = replace(config, data=data, title="", description="")
         values = {"config": stated(numbers), "evaluations": [stated(e) for e in scored]}
         text = json.dumps(values, sort_keys=True, ensure_ascii=False)
         return Cell(system, seed, config, hashlib.sha256(text.encode()).hexdigest()[:16])

@@ -17,7 +17,7 @@ from harmonifuse_core.inference.sources import Source
 from harmonifuse_core.metrics import word_errors
 from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, HarmoniFuseOutput
-from harmonifuse_core.studies.plan import EvaluationSet
+from harmonifuse_core.studies.plan import EvaluationSet, Study
 from harmonifuse_core.tasks import TaskConfig
 
 BATCH_SECONDS, BATCH_SIZE = 320.0, 32
@@ -87,6 +87,17 @@ class Listener:
                 yield Heard(tuple(item.source for item in batch.items), batch.states)
 
 
+def check_labels(study: Study):
+    """Before anything is trained: every evaluation can be read and has labels of its tasks. Raises ValueError."""
+    tasks = {task.name: task for system in study.systems for task in study.config(system).model.tasks}
+    for evaluation in study.evaluations:
+        asked = [tasks[name] for name in evaluation.tasks]
+        found = [with_targets(source, asked, evaluation.label_map, {}).targets for source in evaluation.sources()]
+        for task in asked:
+            if not any(task.name in targets for targets in found):
+                raise ValueError(f"evaluation {evaluation.name}: no utterance has a label of task {task.name}")
+
+
 @torch.inference_mode()
 def score_model(model: HarmoniFuse, evaluations: Sequence[EvaluationSet], listener: Listener) -> Scored:
     """Answers and mean weights of every evaluation for those of its tasks that the model has; sets eval mode."""
@@ -105,7 +116,7 @@ def score_model(model: HarmoniFuse, evaluations: Sequence[EvaluationSet], listen
                 answers[task.name] += [answer for _, answer in found]
         for task in tasks:
             if not answers[task.name]:
-                raise ValueError(f"evaluation {evaluation.name}: no utterance has a label of task {task.name}")
+                raise ValueError(f"evaluation {evaluation.name}: no answer for task {task.name}: {failed}")
             for stage in ("encoder", "lm"):
                 row = {"evaluation": evaluation.name, "task": task.name, "stage": stage}
                 alphas.append(row | _mean([getattr(answer, stage) for answer in answers[task.name]]))

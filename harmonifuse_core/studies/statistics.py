@@ -184,7 +184,8 @@ def _both(per_seed: np.ndarray, drawn: np.ndarray, units: Units, shift: float) -
     if len(per_seed) < 2 or units.speakers < 2 or len(drawn) < 2:
         return Range(), None
     value = float(per_seed.mean())
-    of_speakers, of_seeds = float(drawn.var(ddof=1)), float(per_seed.var(ddof=1)) / len(per_seed)
+    of_speakers = float(drawn.var(ddof=1)) * units.speakers / (units.speakers - 1)  # a bootstrap divides by G
+    of_seeds = float(per_seed.var(ddof=1)) / len(per_seed)
     variance = of_speakers + of_seeds
     if variance == 0:  # every speaker and seed agrees
         return Range(value, value), 1.0 if value == shift else 0.0
