@@ -19,7 +19,7 @@ def opened(page: str = "listen", view: str = "", **query: str) -> AppTest:
         at.run()
         at.switch_page(f"views/{page}.py")
     for name, value in query.items():
-        at.query_params[name.rstrip("_")] = value  # `view_`: the address's own `view`
+        at.query_params[name] = value
     if view:
         at.session_state["run_view"] = view
     at.run()

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_pages import charts, opened, shown
+from dashboard import charts, opened, shown
 
 from harmonifuse_core.routing import read_routing
 from harmonifuse_core.runs import RunFolder, write_text
@@ -22,7 +22,7 @@ def test_with_a_config_only_each_page_gives_the_next_command(bare_run):
     assert "It is untrained" in said and "harmonifuse_core.train --config runs/bare/config.yaml" in said
     for page in ("layer_weights", "explorer"):
         assert "harmonifuse_core.evaluate --run runs/bare" in shown(opened(page))
-    assert "harmonifuse_core.train" in shown(opened("layer_weights", view_="training"))
+    assert "harmonifuse_core.train" in shown(opened("layer_weights", view="training"))
 
 
 def test_damaged_files_are_explained_on_each_page(full_run):
@@ -35,7 +35,7 @@ def test_damaged_files_are_explained_on_each_page(full_run):
     for page in ("layer_weights", "explorer"):
         said = shown(opened(page))
         assert "test.parquet is not a readable Parquet file" in said and "harmonifuse_core.evaluate" in said
-    assert "No training log" in shown(opened("layer_weights", view_="training"))
+    assert "No training log" in shown(opened("layer_weights", view="training"))
 
 
 def test_overview_lists_every_run_and_details_the_chosen_one(full_run, bare_run):
@@ -63,13 +63,13 @@ def test_layer_weights_are_the_means_of_what_was_logged(full_run):
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_link_opens_each_view_of_the_layers(full_run, view):
-    at = opened("layer_weights", view_=view)
+    at = opened("layer_weights", view=view)
     assert charts(at) >= 2 and at.dataframe and "is not to be had here" not in shown(at)
 
 
 def test_the_slider_shows_the_step_of_the_link_and_broken_links_explain_themselves(full_run):
-    assert set(alone(opened("layer_weights", view_="training", step="50"), "step").step) == {50}
-    said = shown(opened("layer_weights", view_="nowhere"))
+    assert set(alone(opened("layer_weights", view="training", step="50"), "step").step) == {50}
+    said = shown(opened("layer_weights", view="nowhere"))
     assert "view=nowhere in the link is not to be had here" in said
 
 

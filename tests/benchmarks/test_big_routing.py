@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from big_routing import write_big_routing
+from benchmarks.big_routing import write_big_routing
 
 from app import routing_index, routing_query, routing_views
 from app.routing_index import Filter
