@@ -104,6 +104,21 @@ def utterance(files: RoutingFiles, identifier: str) -> pd.DataFrame:
         return connection.execute(query, [list(files.paths), identifier]).df()
 
 
+def utterances(files: RoutingFiles, identifiers: Sequence[str]) -> pd.DataFrame:
+    """The encoder rows (one a task and prompt) of some utterances, by utterance and task."""
+    with _connection() as connection:
+        query = (
+            "SELECT * FROM read_parquet(?, union_by_name = true) WHERE stage = 'encoder' "
+            "AND list_contains(?, utterance) ORDER BY utterance, task LIMIT 1000"
+        )
+        return connection.execute(query, [list(files.paths), list(identifiers)]).df()
+
+
+def connection() -> duckdb.DuckDBPyConnection:
+    """For other Parquet files of a run, under the same bounds."""
+    return _connection()
+
+
 def _connection() -> duckdb.DuckDBPyConnection:
     """In memory, one thread, bounded: queries of several visitors run side by side with the model."""
     return duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "256MB"})

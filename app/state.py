@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -11,20 +11,30 @@ import streamlit as st
 from app.palette import LIGHT, THEMES, Theme
 
 RUN, UTTERANCE, TASK, LAYER = "run", "utt", "task", "layer"
+STAGE, VIEW, OTHER, STUDY, RESULT = "stage", "view", "versus", "study", "result"  # of the pages that read results
 RECORDING = "recording"  # session key of the Clip that this visitor chose; never in a cache
 RECORDING_PROBLEM = "recording_problem"
 LONGEST_NAME, LONGEST_ID, MOST_LAYERS = 200, 500, 1000
 TASK_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+VIEW_NAME = re.compile(r"[a-z-]{1,40}")
 
 
 @dataclass(frozen=True)
 class Link:
-    """A validated deep link `?run=&utt=&task=&layer=`. problems: what was ignored, and why."""
+    """A validated deep link `?run=&utt=&task=&layer=`. problems: what was ignored, and why.
+
+    stage: `encoder` or `lm`. view: part of a page. versus: a second run. study, result: names of folders and files.
+    """
 
     run: str | None = None
     utterance: str | None = None
     task: str | None = None
     layer: int | None = None
+    stage: str | None = None
+    view: str | None = None
+    versus: str | None = None
+    study: str | None = None
+    result: str | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -36,6 +46,11 @@ def parse(parameters: Mapping[str, str]) -> Link:
         _checked(parameters, UTTERANCE, _identifier, "is not an utterance id", problems),
         _checked(parameters, TASK, _task, "is not a task name", problems),
         _checked(parameters, LAYER, _layer, f"is not a layer number from 0 to {MOST_LAYERS - 1}", problems),
+        _checked(parameters, STAGE, _stage, "is not a stage (encoder or lm)", problems),
+        _checked(parameters, VIEW, _view, "is not the name of a view", problems),
+        _checked(parameters, OTHER, _run_name, "is not a plain folder name", problems),
+        _checked(parameters, STUDY, _run_name, "is not a plain folder name", problems),
+        _checked(parameters, RESULT, _run_name, "is not a plain file name", problems),
         tuple(problems),
     )
 
@@ -73,6 +88,14 @@ def _task(value: str) -> str | None:
     return value if TASK_NAME.fullmatch(value) else None
 
 
+def _stage(value: str) -> str | None:
+    return value if value in ("encoder", "lm") else None
+
+
+def _view(value: str) -> str | None:
+    return value if VIEW_NAME.fullmatch(value) else None
+
+
 def _layer(value: str) -> int | None:
     return int(value) if value.isascii() and value.isdigit() and len(value) <= 4 and int(value) < MOST_LAYERS else None
 
@@ -98,6 +121,35 @@ def set_link(**values: str | int | None) -> None:
                 del st.query_params[name]
         elif st.query_params.get(name) != str(value):
             st.query_params[name] = str(value)
+
+
+def start_choice(key: str, name: str, options: Sequence[str], default: str) -> str:
+    """Give the widget `key` its value: the session's, else the address's, else `default`. Returns a note, or nothing,
+    on an address that holds no such value."""
+    wanted = st.query_params.get(name)
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = wanted if wanted in options else default
+    if wanted in (None, "", *options):
+        return ""
+    return f"{name}={shortened(wanted)} in the link is not to be had here: ignored"
+
+
+def keep_choice(key: str, name: str, default: str) -> None:
+    """A widget's callback: its value into the address; the default needs no room there."""
+    value = st.session_state.get(key)
+    set_link(**{name: None if value in (None, "", default) else value})
+
+
+def start_text(key: str, name: str) -> None:
+    """The same for a line of text, which may be anything printable."""
+    wanted = st.query_params.get(name, "")
+    if key not in st.session_state:
+        st.session_state[key] = wanted if _printable(wanted, LONGEST_NAME) else ""
+
+
+def only_run(name: str) -> None:
+    """Another run: what the address says of the old one goes."""
+    st.query_params.from_dict({RUN: name})
 
 
 def theme() -> Theme:

@@ -2,7 +2,8 @@
 
 Runs that were trained one from the other lie in one basin; between them a model often does better on all their data
 than either (Wortsman et al. 2022, robust fine-tuning). The config, metrics and log of --run are kept. The shares sum to
-1: what the others leave belongs to --run.
+1: what the others leave belongs to --run. Attention heads of the speech token that another run lacks count with their
+share of the output.
 """
 
 import argparse
@@ -15,6 +16,9 @@ from harmonifuse_core.config import Config
 from harmonifuse_core.fields import to_dict
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.runs import RunError, RunFolder, environment, load, save_model, write_json
+
+HEADS_OUTPUT = "lm.speech_token.project_heads.weight"  # zero in a run that has no heads
+ADDED = tuple(f"lm.speech_token.{part}" for part in ("attention", "standardise_heads", "project_heads"))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,19 +41,21 @@ def _share(text: str) -> tuple[str, float]:
 def average_models(models: list[HarmoniFuse], shares: list[float]) -> HarmoniFuse:
     """The first model, its floating-point weights and running statistics replaced by the sum of share * value.
 
-    Raises ValueError where the models differ in a name or shape, or the shares are no convex combination.
+    Where another model lacks the speech token's heads, they stay the first one's and their output counts as zero.
+    Raises ValueError where the models differ otherwise in a name or shape, or the shares are no convex combination.
     """
     if abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:
         raise ValueError(f"the shares {shares} must lie in 0 to 1 and sum to 1")
     states = [model.state_dict() for model in models]
     for state in states[1:]:
-        odd = next((n for n in states[0].keys() | state.keys() if n not in state or n not in states[0]), None)
-        odd = odd or next((n for n, value in states[0].items() if state[n].shape != value.shape), None)
+        odd = next((n for n in states[0].keys() ^ state.keys() if n in state or not n.startswith(ADDED)), None)
+        odd = odd or next((n for n, value in states[0].items() if n in state and state[n].shape != value.shape), None)
         if odd:
             raise ValueError(f"the runs do not share their architecture: {odd!r} differs")
     for name, value in states[0].items():
-        if value.is_floating_point():
-            value.copy_(sum(share * state[name] for share, state in zip(shares, states, strict=True)))
+        having = [(share, state) for share, state in zip(shares, states, strict=True) if name in state]
+        if value.is_floating_point() and (len(having) == len(states) or name == HEADS_OUTPUT):
+            value.copy_(sum(share * state[name] for share, state in having))
     return models[0]
 
 
@@ -84,7 +90,7 @@ def _architecture(config: Config) -> dict:
     """What decides the shapes; where weights came from, losses and prompts do not."""
     model = to_dict(config.model)
     tasks = [{key: task[key] for key in ("name", "kind", "labels")} for task in model["tasks"]]
-    return {"gate": model["gate"], "lm": model["lm"], "tasks": tasks}
+    return {"gate": model["gate"], "lm": model["lm"] | {"speech_token_heads": 0}, "tasks": tasks}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from scipy.special import softmax
 from tqdm import tqdm
 
 from harmonifuse_core.calibration import TEMPERATURE_BOUNDS, expected_calibration_error, fit_temperature, log_loss
-from harmonifuse_core.inference.evaluation import check_label_map, model_label
+from harmonifuse_core.inference.evaluation import check_label_map, task_label
 from harmonifuse_core.inference.predict import PredictOptions
 from harmonifuse_core.inference.selection import Selection, add_selection_arguments, selections_of
 from harmonifuse_core.inference.sources import answer_sources
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         run, selections = RunFolder(options.run), selections_of(options)
         chosen = [selection.sources() for selection in selections]
         config, model = run.config(), load(run, options.device)
-        heads = [task for task in model.config.tasks if not task.is_transcription]
+        heads = [task for task in model.config.tasks if not task.writes_text]
         if not heads:
             raise ValueError(f"{run.path} has no classification task: there is nothing to calibrate")
         for selection in selections:
@@ -110,7 +110,7 @@ def gather(model: HarmoniFuse, sources, selection: Selection, gathered: dict[str
             task = model.config.task(name)
             if (raw := utterance.field(task.field)) is None:
                 continue
-            label = model_label(raw, task.labels, selection.label_map)
+            label = task_label(raw, task, selection.label_map)
             if label is None or item.seconds > model.config.max_seconds:
                 gathered[name].left_out[raw if label is None else "(longer than a segment)"] += 1
                 continue

@@ -3,6 +3,7 @@
 Those of the model are in `model_config.py`, and offered here too.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,12 @@ from harmonifuse_core.model_config import EncoderConfig, GateConfig, LMConfig, M
 from harmonifuse_core.tasks import TaskConfig
 
 __all__ = [
-    "AugmentConfig", "Config", "CorpusConfig", "DataConfig", "EncoderConfig", "GateConfig", "LMConfig", "ModelConfig",
-    "TaskConfig", "TrainingConfig", "from_dict", "load_yaml", "save_yaml", "to_dict",
+    "AugmentConfig", "Config", "CorpusConfig", "DataConfig", "EncoderConfig", "GateConfig", "InterleavingConfig",
+    "LMConfig", "ModelConfig", "TaskConfig", "TrainingConfig", "from_dict", "load_yaml", "save_yaml", "to_dict",
 ]  # fmt: skip
+
+logger = logging.getLogger("harmonifuse.config")
+SHARES = ("shares", "end_shares")
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,14 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Probabilities and ranges of waveform and feature augmentation (training only)."""
+    """Probabilities and ranges of waveform and feature augmentation (training only).
+
+    Args:
+        trim_probability: of cutting the silence before and behind the speech down to at most 0.3 s.
+        mixup_probability: of adding another utterance of the same corpus to a classified one, labels in the same
+            shares (Zhang et al. 2018; Tokozume et al. 2018 for sound).
+        frequency_warp: a classified utterance's mel axis is stretched by up to this share (Jaitly and Hinton 2013).
+    """
 
     speed: tuple[float, ...] = ()
     noise_probability: float = 0.0
@@ -71,15 +82,21 @@ class AugmentConfig:
     gain_db: float = 0.0
     room_probability: float = 0.0
     band_probability: float = 0.0
+    trim_probability: float = 0.0
+    mixup_probability: float = 0.0
+    frequency_warp: float = 0.0
     time_masks: int = 0
     time_mask_frames: int = 20
     frequency_masks: int = 0
     frequency_mask_bins: int = 12
 
     def __post_init__(self):
-        for name in ("noise_probability", "room_probability", "band_probability"):
+        probabilities = ("noise", "room", "band", "trim", "mixup")
+        for name in (f"{kind}_probability" for kind in probabilities):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; use 0 to 1")
+        if not 0 <= self.frequency_warp <= 0.5:
+            raise ValueError(f"augment.frequency_warp is {self.frequency_warp}; use 0 to 0.5")
         if any(not 0.5 <= factor <= 2 for factor in self.speed):
             raise ValueError(f"augment.speed is {list(self.speed)}; use factors from 0.5 to 2")
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
@@ -90,7 +107,8 @@ class AugmentConfig:
         """The first field that changes what the encoder hears, time masks aside; empty where none does."""
         if any(factor != 1 for factor in self.speed):
             return "speed"
-        names = ("noise_probability", "gain_db", "room_probability", "band_probability", "frequency_masks")
+        probabilities = (f"{kind}_probability" for kind in ("noise", "room", "band", "trim", "mixup"))
+        names = (*probabilities, "gain_db", "frequency_warp", "frequency_masks")
         return next((name for name in names if getattr(self, name)), "")
 
 
@@ -127,6 +145,41 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class InterleavingConfig:
+    """How the tasks share training.
+
+    Args:
+        mode: `within`, every step holds every task; `alternating`, each step holds one task.
+        ratio: of the tasks. `sizes`: `training.batch_size` as it is (alternating: turn by turn); `fixed`: `shares`;
+            `proportional` to the tasks' utterances; `temperature`: to those to the power of 1 / temperature. But for
+            `sizes`, the sum of the batch sizes is divided so (alternating: the steps are).
+        shares: {task: share} for `fixed`, in any unit; `end_shares`: at the last step, evenly moved to (empty: none).
+        temperature: 1 is proportional, large is even; `end_temperature`: at the last step (0: no change).
+    """
+
+    mode: str = "within"
+    ratio: str = "sizes"
+    shares: dict = field(default_factory=dict)
+    end_shares: dict = field(default_factory=dict)
+    temperature: float = 1.0
+    end_temperature: float = 0.0
+
+    def __post_init__(self):
+        check_choice("interleaving", "mode", self.mode, ("within", "alternating"))
+        check_choice("interleaving", "ratio", self.ratio, ("sizes", "fixed", "proportional", "temperature"))
+        for name in ("shares", "end_shares"):
+            for task, share in getattr(self, name).items():
+                if isinstance(share, bool) or not isinstance(share, (int, float)) or share <= 0:
+                    raise ValueError(f"interleaving.{name}.{task} is {share!r}; give a number above 0")
+        if (self.ratio == "fixed") != bool(self.shares):
+            raise ValueError("interleaving.shares and ratio: fixed belong together; give both or none")
+        if self.end_shares and set(self.end_shares) != set(self.shares):
+            raise ValueError("interleaving.end_shares must name the tasks of interleaving.shares")
+        if self.temperature < 1 or (self.end_temperature and self.end_temperature < 1):
+            raise ValueError("interleaving.temperature is below 1; 1 is proportional, more is more even")
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """Batch-interleaved training.
 
@@ -139,6 +192,12 @@ class TrainingConfig:
         state_weight: weight of the squared distance to the teacher's last encoder state (corpora with `teacher`).
         token_weight: weight of the divergence from the teacher's token probabilities (same corpora).
         entropy_weight: weight of KL(alpha || uniform) of both fusions, so that no gate closes for good (0: none).
+        interleaving: how the tasks share the steps.
+        accumulation: parts that a step's batch is cut into, to save memory; the gradient is that of the whole.
+        gradients_every: steps between two looks at the tasks' gradients, their norms and cosines (0: never).
+        keep_best: keep the weights of the best dev scores, of each task and joint, below `checkpoints/`.
+        patience: dev scores in a row without a better joint one before training stops (0: never).
+        export: the weights that the run ends with: `last`, or `best` (joint; needs keep_best).
     """
 
     steps: int = 1000
@@ -156,6 +215,12 @@ class TrainingConfig:
     state_weight: float = 0.0
     token_weight: float = 0.0
     entropy_weight: float = 0.0
+    interleaving: InterleavingConfig = InterleavingConfig()
+    accumulation: int = 1
+    gradients_every: int = 100
+    keep_best: bool = False
+    patience: int = 0
+    export: str = "last"
     seed: int = 0
     log_every: int = 10
     eval_every: int = 0
@@ -170,6 +235,13 @@ class TrainingConfig:
         for task, size in self.batch_size.items():
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"training.batch_size.{task} is {size!r}; give a whole number of at least 1")
+        check_choice("training", "export", self.export, ("last", "best"))
+        if self.accumulation < 1 or self.gradients_every < 0 or self.patience < 0:
+            raise ValueError("training.accumulation must be at least 1, gradients_every and patience not negative")
+        if not self.eval_every and (self.keep_best or self.patience):
+            raise ValueError("training.keep_best and patience go by dev scores: set training.eval_every")
+        if self.export == "best" and not self.keep_best:
+            raise ValueError("training.export: best needs training.keep_best: true")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"training.average_decay is {self.average_decay}; use 0 (off) to below 1")
 
@@ -203,11 +275,18 @@ class Config:
                 )
         if self.data.state_cache and self.model.encoder.finetune != "frozen":
             raise ValueError(
-                f"data.state_cache needs model.encoder.finetune: frozen, not {self.model.encoder.finetune!r}: states of one "
-                "that learns change with every step"
+                f"data.state_cache needs model.encoder.finetune: frozen, not {self.model.encoder.finetune!r}: what is "
+                "learnt changes the states with every step"
             )
         for name in set(self.training.batch_size) - {*names, "default"}:
             raise ValueError(f"training.batch_size names {name!r}; known are {', '.join(names)} and default")
+        shares = self.training.interleaving.shares
+        if shares and (unlike := sorted({c.task for c in self.data.train} ^ set(shares))):
+            raise ValueError(
+                f"training.interleaving.shares and the corpora differ in {unlike[0]!r}: name each task that has one"
+            )
+        if not self.data.dev and (self.training.keep_best or self.training.patience):
+            raise ValueError("training.keep_best and patience go by dev scores: name corpora in data.dev")
         slowest = self.data.max_seconds / min((1.0, *self.data.augment.speed))
         if self.data.train and slowest > self.model.max_seconds:
             raise ValueError(
@@ -221,5 +300,37 @@ def save_yaml(config: Config, path: Path):
 
 
 def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config; `overrides` are `training.steps=10`-style assignments, their values parsed as YAML."""
-    return from_dict(Config, read_values(path, overrides))
+    """Read a config; `overrides` are `training.steps=10`-style assignments, their values parsed as YAML.
+
+    `model.tasks=[ser]` chooses among the file's tasks, and leaves out the corpora and settings of the others.
+    """
+    values = read_values(path, overrides)
+    if any(assignment.startswith("model.tasks=") for assignment in overrides):
+        choose_tasks(values, read_values(path).get("model", {}).get("tasks", []))
+    return from_dict(Config, values)
+
+
+def choose_tasks(values: dict, known: list):
+    """Let the names in `values["model"]["tasks"]` mean the file's own tasks, `known`; drop what is of other tasks."""
+    named = {task if isinstance(task, str) else task.get("name"): task for task in known}
+    chosen = values["model"]["tasks"]
+    if not isinstance(chosen, list):
+        raise ValueError(f"model.tasks is {chosen!r}; expected a list, e.g. model.tasks=[ser]")
+    values["model"]["tasks"] = [named.get(task, task) if isinstance(task, str) else task for task in chosen]
+    names = {task if isinstance(task, str) else task.get("name") for task in chosen}
+    for role in ("train", "dev"):
+        corpora = values.get("data", {}).get(role, [])
+        for corpus in [c for c in corpora if c.get("task") not in names]:
+            logger.info("%s of %s is left out: task %s is not chosen", corpus["manifest"], role, corpus.get("task"))
+            corpora.remove(corpus)
+    training, model = values.get("training", {}), values["model"]
+    ratios = training.get("interleaving", {})
+    for sizes, also in ((training.get("batch_size", {}), "default"), *((ratios.get(k, {}), "") for k in SHARES)):
+        for name in set(sizes) - {*names, also}:
+            del sizes[name]
+    for owner in (model.get("gate", {}), model.get("lm", {})):
+        if "last_logit_tasks" in owner:
+            left = [name for name in owner["last_logit_tasks"] if name in names]
+            if owner["last_logit_tasks"] and not left:
+                owner["last_logit"] = 0.0  # an empty list would mean every task
+            owner["last_logit_tasks"] = left

@@ -137,7 +137,7 @@ def line(item: Answered, model: HarmoniFuse) -> str:
         return json.dumps(row | {"error": item.error}, ensure_ascii=False)
     for task, answer in item.answers.items():
         name = NAMES.get(task, task)
-        if model.config.task(task).is_transcription:
+        if model.config.task(task).writes_text:
             row[name] = answer.text
         else:
             row[name] = answer.label

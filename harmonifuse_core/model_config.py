@@ -3,6 +3,7 @@
 Every open point of the paper (see the README's table) is a field here with the project's default.
 """
 
+import re
 from dataclasses import dataclass, field
 
 from harmonifuse_core.fields import check_choice
@@ -17,7 +18,8 @@ class EncoderConfig:
         name: hub name or local folder that `transformers.AutoConfig` understands.
         weights: `pretrained` loads them, `random` builds the architecture of `name` with fresh weights.
         overrides: fields of the Hugging Face config to replace (only with `weights: random`).
-        finetune: `frozen` (eval mode, no gradient), `all`, or `top-K` (the last K blocks).
+        finetune: `frozen` (eval mode, no gradient), `all`, `top-K` (the last K blocks), or `lora-R` (a change of rank
+            R to the feed-forward layers of every block; the pre-trained weights stay).
         tail_seconds: silence put behind the speech before encoding; Whisper finds the end of the speech by it.
         gradient_checkpointing: trade time for memory when fine-tuning.
     """
@@ -31,11 +33,10 @@ class EncoderConfig:
 
     def __post_init__(self):
         check_choice("encoder", "weights", self.weights, ("pretrained", "random"))
-        top = self.finetune.removeprefix("top-")
-        if self.finetune not in ("frozen", "all") and not (
-            self.finetune.startswith("top-") and top.isdigit() and int(top)
-        ):
-            raise ValueError(f"encoder.finetune is {self.finetune!r}; choose frozen, all or top-K with K >= 1")
+        if not re.fullmatch(r"frozen|all|(top|lora)-[1-9]\d*", self.finetune):
+            raise ValueError(
+                f"encoder.finetune is {self.finetune!r}; choose frozen, all, top-K with K >= 1, or lora-R with R >= 1"
+            )
         if self.overrides and self.weights == "pretrained":
             raise ValueError("encoder.overrides change the architecture: they need encoder.weights: random")
         if not 0 <= self.tail_seconds <= 5:
@@ -90,6 +91,7 @@ class LMConfig:
         last_logit_tasks: tasks whose bias starts so; empty means all.
         speech_token: behind a classification prompt, one position holds mean and standard deviation over time of the
             fused speech, standardised and projected; the task is answered there (`whisper`).
+        speech_token_heads: that many attention heads add means over the frames that they choose (0: none).
         train_embeddings: let the token embedding and output matrix learn.
         subsample: speech frames stacked into one LM position (`prefix`).
     """
@@ -105,6 +107,7 @@ class LMConfig:
     last_logit: float = 0.0
     last_logit_tasks: tuple[str, ...] = ()
     speech_token: bool = False
+    speech_token_heads: int = 0
     train_embeddings: bool = True
     subsample: int = 4
 
@@ -124,6 +127,10 @@ class LMConfig:
             )
         if self.subsample < 1 or self.ffn_width < 1:
             raise ValueError("lm.subsample and lm.ffn_width must be at least 1")
+        if self.speech_token_heads < 0 or (self.speech_token_heads and not self.speech_token):
+            raise ValueError(
+                f"lm.speech_token_heads is {self.speech_token_heads}: give 1 or more with speech_token: true"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Prepare data for training: a raw corpus to a manifest, or the soft targets of a teacher.
+"""Prepare data for training: a raw corpus to a manifest, the soft targets of a teacher, or labels by a model.
 
 python -m harmonifuse_core.prepare --list
 python -m harmonifuse_core.prepare ravdess RAW_FOLDER data/ravdess.jsonl [--split-seed 0] [--force]
 python -m harmonifuse_core.prepare teacher --whisper FOLDER --manifest M.jsonl --output FOLDER
+python -m harmonifuse_core.prepare pseudo-label --run RUN --task ser --manifest M.jsonl --output OUT.jsonl
 """
 
 import argparse
@@ -37,9 +38,27 @@ def parser() -> argparse.ArgumentParser:
     teacher.add_argument("--split", default="", help="manifest split (default: all)")
     teacher.add_argument("--output", required=True, help="folder to write")
     teacher.add_argument("--beams", type=int, default=1, help="beam width of the teacher (1: greedy)")
+    _add_pseudo_label(commands)
     for corpus in CORPORA.values():
         _add_corpus(commands, corpus)
     return parser
+
+
+def _add_pseudo_label(commands):
+    command = commands.add_parser("pseudo-label", help="labels by a run of ours or emotion2vec, with probabilities")
+    who = command.add_mutually_exclusive_group(required=True)
+    who.add_argument("--run", help="run folder whose model answers --task")
+    who.add_argument("--emotion2vec", metavar="MODEL", nargs="?", const="", help="through funasr (default: plus large)")
+    command.add_argument("--task", default="ser", help="of --run (default: %(default)s)")
+    command.add_argument("--manifest", required=True)
+    command.add_argument("--split", default="", help="manifest split (default: all)")
+    command.add_argument("--output", required=True, metavar="OUT.jsonl", help="manifest to write")
+    command.add_argument("--threshold", type=float, default=0.0, help="least probability of a label (default: 0, all)")
+    command.add_argument(
+        "--num-shards", type=int, default=1, metavar="N", help="of N processes that share the work ..."
+    )
+    command.add_argument("--shard-index", type=int, default=0, metavar="I", help="... this is number I, from 0")
+    command.add_argument("--device", default="cpu")
 
 
 def _add_corpus(commands, corpus: Corpus):
@@ -101,11 +120,31 @@ def _prepare_corpus(corpus: Corpus, options: argparse.Namespace):
     print(f"{options.out} written; all that was left out is named in {report_path(options.out)}")
 
 
+def _pseudo_label(options: argparse.Namespace):
+    from harmonifuse_core.training.labellers import EMOTION2VEC, Emotion2vec, RunLabeller
+    from harmonifuse_core.training.pseudo_label import write_pseudo_labels
+
+    if options.run:
+        labeller = RunLabeller(options.run, options.task, options.device)
+    else:
+        labeller = Emotion2vec(options.emotion2vec or EMOTION2VEC, options.device)
+    done = write_pseudo_labels(
+        labeller, options.manifest, options.output, split=options.split, threshold=options.threshold,
+        num_shards=options.num_shards, shard_index=options.shard_index,
+    )  # fmt: skip
+    print(f"{done.labelled} labelled, {done.unsure} below the threshold, {done.failed} failed, {done.kept} had a label")
+    print(
+        f"{done.manifest} written" if done.manifest else "other shards are not done: the last one writes the manifest"
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         if options.command in CORPORA:
             _prepare_corpus(CORPORA[options.command], options)
+        elif options.command == "pseudo-label":
+            _pseudo_label(options)
         else:
             from harmonifuse_core.training.teacher import write_teacher
 
@@ -115,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("prepare: stopped; nothing was written", file=sys.stderr)
+        print("prepare: stopped; pseudo-label goes on where it was, else nothing was written", file=sys.stderr)
         return 130
     return 0
 

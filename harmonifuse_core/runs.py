@@ -4,7 +4,7 @@ config.yaml  environment.json  README.md (model card)  metrics.jsonl  train.log
 model/       encoder.json lm.json tokenizer.json weights.json weights-K.safetensors (float16)
 evaluation/  NAME.json                 routing/  NAME.parquet
 analysis/    NAME.json NAME.parquet    probes/   NAME.json NAME.parquet
-checkpoints/ step-N/ (not committed)
+checkpoints/ step-N/ best-NAME/ (not committed)     tensorboard/ (not committed)
 
 and of the study folder, which holds many small runs without their weights:
 study.yaml  environment.json  README.md  table.json  cells.parquet  utterances.parquet  alphas.parquet
@@ -12,6 +12,7 @@ cells/       CELL.json CELL.parquet (until all are there)    models/ CELL/ (a ru
 scratch/     CELL/ (of the cell that is trained, not committed)
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -65,6 +66,7 @@ class RunFolder:
     model = property(lambda self: self.path / "model")
     weights_index = property(lambda self: self.path / "model" / "weights.json")
     checkpoints = property(lambda self: self.path / "checkpoints")
+    trackers = property(lambda self: self.path / "tensorboard")
 
     def part(self, kind: str, name: str = "") -> Path:
         """`kind` is evaluation, routing, analysis or probes; `name` a plain file name inside it."""
@@ -74,10 +76,23 @@ class RunFolder:
             raise RunError(f"{name!r} is not a plain file name")
         return self.path / kind / name if name else self.path / kind
 
+    def best(self, name: str) -> "RunFolder":
+        """The model with the best dev score of task `name`, or `joint`: a run folder inside of this one."""
+        return RunFolder(self.checkpoints / f"best-{name}")
+
     def config(self) -> Config:
         if not self.config_file.is_file():
             raise RunError(f"{self.path} is not a run folder: it has no config.yaml")
         return load_yaml(self.config_file)
+
+    def weights_digest(self) -> str:
+        """Twelve hex digits that tell these weights from others. Raises RunError where there are none."""
+        if not self.has_model():
+            raise RunError(f"{self.path} has no model")
+        digest = hashlib.sha256()
+        for file in sorted(self.model.glob("weights-*.safetensors")):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:12]
 
     def has_model(self) -> bool:
         return self.weights_index.is_file()
@@ -166,6 +181,11 @@ def find_runs(root: str | Path = "runs") -> list[RunFolder]:
 def find_studies(root: str | Path = "runs") -> list[StudyFolder]:
     """Folders below `root` that hold a study.yaml, by name."""
     return [StudyFolder(p) for p in sorted(Path(root).glob("*")) if p.is_dir() and (p / "study.yaml").is_file()]
+
+
+def jobs_folder(root: str | Path = "runs") -> Path:
+    """Where the dashboard keeps what it started beside itself; neither a run nor a study, and not committed."""
+    return Path(root) / ".jobs"
 
 
 def open_run(name: str, root: str | Path = "runs") -> RunFolder:

@@ -1,6 +1,7 @@
 """Train a model: `python -m harmonifuse_core.train --config CONFIG.yaml --run runs/NAME [key=value ...] [--resume]`.
 
-`key=value` overrides a field of the config by its dotted name, e.g. `training.steps=500 model.gate.mode=shared`.
+`key=value` overrides a field of the config by its dotted name, e.g. `training.steps=500 model.gate.mode=shared`. On
+several GPUs or nodes: `accelerate launch -m harmonifuse_core.train ...` with the same arguments.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from harmonifuse_core.model.harmonifuse import build_model
 from harmonifuse_core.model.weights import load_shards
 from harmonifuse_core.runs import RunFolder, environment, save_model, write_json
 from harmonifuse_core.training.loop import Trainer, TrainingError
+from harmonifuse_core.training.processes import Processes
+from harmonifuse_core.training.tracking import Trackers, installed_trackers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,39 +25,57 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, help="YAML file, e.g. harmonifuse_core/configs/default.yaml")
     parser.add_argument("--run", required=True, help="run folder to write, e.g. runs/mine")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of --run")
-    parser.add_argument("--init", metavar="RUN", help="start from the weights of this run, which has the same model")
+    parser.add_argument("--init", metavar="RUN", help="start from this run's weights; what it lacks starts afresh")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--trackers", default="", metavar="A,B",
+        help="where curves go beside metrics.jsonl: tensorboard (default where installed), wandb, ..., or none",
+    )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config fields to replace")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    trackers = None
     try:
-        config = load_yaml(options.config, options.overrides)
+        processes = Processes.join(options.device)
         run = RunFolder(options.run)
         run.path.mkdir(parents=True, exist_ok=True)
         logging.basicConfig(
             level=logging.INFO,
             format="%(asctime)s %(message)s",
-            handlers=[logging.FileHandler(run.log_file)],
+            handlers=[logging.FileHandler(run.log_file) if processes.is_main else logging.NullHandler()],
             force=True,
         )
+        config = load_yaml(options.config, options.overrides)
         keep_freed_memory()
         torch.manual_seed(config.training.seed)
         model = build_model(config.model)
         if options.init:
-            load_shards(model, RunFolder(options.init).model)
-        trainer = Trainer(config, model, run, options.device, options.resume)
-        save_yaml(config, run.config_file)
-        write_json(run.environment_file, environment() | {"seed": config.training.seed, "init": options.init})
-        save_model(trainer.run(), run, config)
+            fresh = load_shards(model, RunFolder(options.init).model, may_lack=True)
+            logging.info("%s lacks, so they start afresh: %s", options.init, ", ".join(fresh) or "none")
+        chosen = options.trackers or installed_trackers()
+        if chosen != "none":  # in all processes; the main one alone writes
+            trackers = Trackers(chosen, run, cpu=processes.device.type == "cpu")
+        trainer = Trainer(config, model, run, options.device, options.resume, processes, trackers)
+        if processes.is_main:
+            save_yaml(config, run.config_file)
+            record = {"seed": config.training.seed, "init": options.init, "processes": processes.count}
+            write_json(run.environment_file, environment() | record)
+        model = trainer.run()
+        if processes.is_main:
+            save_model(model, run, config)
+        processes.wait()
     except (ValueError, TrainingError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"train: stopped; go on with --resume --run {options.run}", file=sys.stderr)
         return 130
+    finally:
+        if trackers is not None:
+            trackers.close()
     return 0
 
 

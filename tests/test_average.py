@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from factories import tiny_model
 from torch import nn
 
 from harmonifuse_core.average import average_models, main
@@ -40,6 +41,20 @@ def test_shares_that_are_no_convex_combination_are_refused(shares):
 def test_different_architectures_are_refused_by_name():
     with pytest.raises(ValueError, match="0.weight"):
         average_models([model(1.0), model(2.0, width=5)], [0.5, 0.5])
+
+
+@torch.inference_mode()
+def test_heads_that_one_run_lacks_count_by_the_share_of_their_output():
+    first = tiny_model("whisper", model__lm__speech_token=True, model__lm__speech_token_heads=2)
+    second = tiny_model("whisper", model__lm__speech_token=True)
+    before = {name: value.clone() for name, value in first.state_dict().items() if "heads" in name}
+    mean = average_models([first, second], [0.25, 0.75]).state_dict()
+    name = "lm.speech_token.project_heads.weight"
+    torch.testing.assert_close(mean[name], 0.25 * before[name])
+    name = "lm.speech_token.standardise_heads.mean"
+    assert torch.equal(mean[name], before[name])
+    with pytest.raises(ValueError, match="speech_token"):
+        average_models([second, first], [0.5, 0.5])
 
 
 def test_command_refuses_and_writes_nothing(tmp_path, capsys):

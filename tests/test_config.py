@@ -125,7 +125,7 @@ def config_with(**fields) -> Config:
 SLOW = AugmentConfig(speed=(0.9, 1.0))
 REFUSALS = [
     (lambda: EncoderConfig(weights="half"), r"encoder\.weights is 'half'; choose one of pretrained, random"),
-    (lambda: EncoderConfig(finetune="top-0"), "encoder.finetune is 'top-0'; choose frozen, all or top-K with K >= 1"),
+    (lambda: EncoderConfig(finetune="top-0"), "encoder.finetune is 'top-0'; choose frozen, all, top-K with K >= 1"),
     (lambda: EncoderConfig(finetune="some"), "encoder.finetune is 'some'"),
     (lambda: EncoderConfig(overrides={"a": 1}), "they need encoder.weights: random"),
     (lambda: EncoderConfig(tail_seconds=9), "encoder.tail_seconds is 9; use 0 to 5 seconds"),
@@ -172,7 +172,7 @@ REFUSALS = [
         "training clips last up to 30.0 s .* more than model.max_seconds 28.0: lower data.max_seconds",
     ),
     (lambda: TaskConfig("my task", prompts=("a",), labels=("a", "b")), "task name 'my task': use letters"),
-    (lambda: TaskConfig("t", kind="guess", prompts=("a",)), "kind 'guess' is unknown; use transcription or"),
+    (lambda: TaskConfig("t", kind="guess", prompts=("a",)), "kind 'guess' is unknown; use transcription, class"),
     (lambda: TaskConfig("t", labels=("a", "b")), "give at least one non-empty prompt"),
     (lambda: TaskConfig("t", prompts=("a", " "), labels=("a", "b")), "give at least one non-empty prompt"),
     (lambda: TaskConfig("t", prompts=("a",), labels=("a",)), "needs at least two distinct labels"),

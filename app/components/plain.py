@@ -7,6 +7,8 @@ from itertools import groupby
 import streamlit as st
 
 from app.comparison import ADDED, REMOVED
+from app.palette import Theme
+from harmonifuse_core.word_alignment import DELETED, INSERTED, SUBSTITUTED, WordStep
 
 NOT_AVAILABLE = "not available"
 
@@ -46,4 +48,29 @@ def word_changes(words: Sequence[tuple[str, str]]) -> None:
         elif kind == ADDED:
             text = f"<span>+&nbsp;<ins>{text}</ins></span>"
         parts.append(text)
+    st.html(f'<p class="hf-diff">{" ".join(parts) or "(no words)"}</p>')
+
+
+def lines(key: str, texts: Sequence[str]) -> None:
+    """Sentences that may hold text from outside, one below the other."""
+    with st.container(key=f"plain-{key}", gap="xsmall"):
+        for text in texts:
+            st.text(text)
+
+
+def aligned_words(steps: Sequence[WordStep], theme: Theme) -> None:
+    """A transcript against its reference: each kind of error has its sign and its colour."""
+    colours = {SUBSTITUTED: theme.tasks[3], DELETED: theme.tasks[1], INSERTED: theme.tasks[0]}
+    parts = []
+    for step in steps:
+        old, new = html.escape(step.reference), html.escape(step.hypothesis)
+        if step.kind not in colours:
+            parts.append(old)
+            continue
+        body = {
+            SUBSTITUTED: f"≠&nbsp;<del>{old}</del>&nbsp;<ins>{new}</ins>",
+            DELETED: f"−&nbsp;<del>{old}</del>",
+            INSERTED: f"+&nbsp;<ins>{new}</ins>",
+        }[step.kind]
+        parts.append(f'<span class="hf-error" style="color:{colours[step.kind]}">{body}</span>')
     st.html(f'<p class="hf-diff">{" ".join(parts) or "(no words)"}</p>')

@@ -2,6 +2,7 @@
 
 import io
 import wave
+from collections.abc import Callable
 
 import streamlit as st
 
@@ -13,15 +14,20 @@ TYPES = ["wav", "flac", "ogg", "oga", "opus", "mp3", "m4a", "mp4", "aac", "webm"
 UPLOAD, MICROPHONE = "upload", "microphone"
 
 
-def choose() -> Clip | None:
-    """The widgets, the player and what is known of the file; returns this session's recording."""
-    upload, record = st.tabs(["Upload", "Record"])
+def choose(several: Callable[[], None]) -> Clip | None:
+    """The widgets, the player and what is known of the file; returns this session's recording.
+
+    several: draws what brings several files at once.
+    """
+    upload, record, many = st.tabs(["Upload", "Record", "Several files"])
     with upload:
         st.file_uploader(
             "Recording (up to 25 MB and 10 minutes)", TYPES, key=UPLOAD, on_change=_take_widget, args=(UPLOAD,)
         )
     with record:
         st.audio_input("Speak, then stop", key=MICROPHONE, on_change=_take_widget, args=(MICROPHONE,))
+    with many:
+        several()
     sample_buttons("input")
     if message := st.session_state.get(state.RECORDING_PROBLEM):
         problem("recording", "This recording cannot be used. Choose another one.", message)

@@ -3,11 +3,9 @@
 import shlex
 from zlib import crc32
 
-import numpy as np
-import pandas as pd
 import streamlit as st
 
-from app import services, state, tables
+from app import logged_utterance, services, state, tables
 from app.comparison import word_difference
 from app.components import chart, plain
 from app.components.export import downloads
@@ -87,13 +85,13 @@ def detail(run: RunFolder, config: Config | None, files: RoutingFiles, identifie
         return
     with st.container(key="facts-utterance"):
         st.text(identifier)
-        st.text(_facts(rows.iloc[0]))
+        st.text(logged_utterance.facts(rows.iloc[0]))
     for row in rows[rows["stage"] == "encoder"].itertuples():
         _answer(row)
     part = st.segmented_control("Show", list(weights.PART_TITLES), default="alpha", required=True,
                                 format_func=weights.PART_TITLES.get, key="utterance_part")  # fmt: skip
     part = part if part in rows.columns else "alpha"
-    figures, grids = {}, {stage: _grid(rows, stage, part) for stage in tables.STAGES}
+    figures, grids = {}, {stage: logged_utterance.grid(rows, stage, part) for stage in tables.STAGES}
     maximum = weights.range_of(*(grid for _, grid in grids.values() if len(grid)))
     for column, (stage, (tasks, grid)) in zip(st.columns(2, gap="medium"), grids.items(), strict=True):
         if len(grid):
@@ -102,20 +100,16 @@ def detail(run: RunFolder, config: Config | None, files: RoutingFiles, identifie
                 figures[tables.STAGES[stage]] = figure = weights.task_layers(grid, tasks, maximum, state.theme(), part)
                 width = chart.roomy(grid.shape[1])
                 chart.show(figure, f"utterance-{stage}", weights.described(grid, tasks, tables.STAGES[stage]), width)
-    table = _long(rows)
+    table = logged_utterance.weights_table(rows)
     with st.expander("Table of weights"):
         st.dataframe(table, hide_index=True, column_config=number_columns(tables.PARTS))
     downloads("utterance", f"{run.name}-{identifier}", table, figures)
+    st.page_link(
+        "views/utterance.py", label="Everything about this utterance", icon=":material/open_in_new:",
+        query_params={"run": run.name, "utt": identifier},
+    )  # fmt: skip
     st.caption("Link to this utterance, behind the address of this dashboard:")
     st.code(state.address("run", run=run.name, utt=identifier), language=None, wrap_lines=True)
-
-
-def _facts(row: pd.Series) -> str:
-    names = ("dataset", "split", "speaker", "gender", "age", "language", "intensity")
-    parts = [f"{name} {row[name]}" for name in names if name in row and pd.notna(row[name])]
-    if "duration" in row and pd.notna(row["duration"]):
-        parts.append(f"{row['duration']:.1f} s")
-    return " · ".join(parts)
 
 
 def _answer(row) -> None:
@@ -131,20 +125,3 @@ def _answer(row) -> None:
         verdict = "right" if prediction == reference else "wrong"
         with st.container(key=f"plain-answer-{row.Index}"):
             st.text(f"{prediction} (reference: {reference}, {verdict})")
-
-
-def _grid(rows: pd.DataFrame, stage: str, part: str) -> tuple[list[str], np.ndarray]:
-    """Task names and (K, L1) weights of one stage; rows of another number of layers are left out."""
-    chosen = [(str(r.task), np.asarray(getattr(r, part), float)) for r in rows.itertuples() if r.stage == stage]
-    chosen = [(task, row) for task, row in chosen if row.ndim == 1 and len(row) == len(chosen[0][1])]
-    return [task for task, _ in chosen], np.stack([row for _, row in chosen]) if chosen else np.zeros((0, 0))
-
-
-def _long(rows: pd.DataFrame) -> pd.DataFrame:
-    parts = [part for part in tables.PARTS if part in rows.columns]
-    found = []
-    for row in rows.itertuples():
-        for layer, name in enumerate(tables.layer_names(len(row.alpha))):
-            values = {part: float(getattr(row, part)[layer]) for part in parts}
-            found.append({"task": row.task, "stage": row.stage, "layer": layer, "state": name, **values})
-    return pd.DataFrame(found)

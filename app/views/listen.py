@@ -3,7 +3,9 @@
 import streamlit as st
 
 from app import services
-from app.components import answer, frame, plain, prompts, recording, sound, tokens, weights
+from app.components import answer, frame, knockout, neighbours, plain, prompts, queue, recording, sound, tokens, weights
+from app.components import timeline as token_times
+from app.logged_utterance import route_of_answers
 from harmonifuse_core.data.audio import Clip
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.runs import RunError, RunFolder
@@ -15,9 +17,10 @@ def page() -> None:
     run = frame.open_page("Listen", QUESTION)
     if run is None:
         return
+    queue.show(run)
     left, right = st.columns([0.36, 0.64], gap="large")
     with left:
-        clip = recording.choose()
+        clip = recording.choose(lambda: queue.chooser(run))
     with right:
         model = ready_model(run)
         if model is None:
@@ -63,7 +66,11 @@ def results(run: RunFolder, model: HarmoniFuse, clip: Clip, right) -> None:
     sound.show(clip, run.name)
     for task in answered.answers.values():
         tokens.show(task, run.name, clip.sha256)
+        if task.tokens:
+            st.fragment(token_times.show)(run, clip, task.task)
+    st.fragment(knockout.show)(run, model, clip)
     st.fragment(prompts.editor)(run, clip, answered, tasks)
+    st.fragment(neighbours.show)(run, route_of_answers(answered.answers), "live")
 
 
 page()

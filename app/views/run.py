@@ -4,7 +4,7 @@ import streamlit as st
 
 from app import services, state, tables
 from app.checks import checks
-from app.components import curves, frame, origin, plain, results, summary, utterances
+from app.components import curves, frame, origin, plain, report, results, summary, utterances
 from harmonifuse_core.config import Config
 from harmonifuse_core.runs import RunError, RunFolder
 
@@ -22,6 +22,7 @@ def page() -> None:
     evaluations, damaged = services.evaluations(run)
     table = tables.results_table(evaluations)
     summary.identity(run, config)
+    report.button(run, config)
     summary.main_numbers(table)
     plain.notes("evaluations", damaged)
     summary.trust(checks(config, metrics, evaluations))

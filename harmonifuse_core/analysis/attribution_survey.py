@@ -13,8 +13,8 @@ from harmonifuse_core.analysis.explained_answer import explain_answer
 from harmonifuse_core.analysis.material import SpeechBatch
 from harmonifuse_core.analysis.registry import Analysis, AnalysisOptions, Context
 from harmonifuse_core.analysis.result import AnalysisResult, Table, Verdict, columns_of
-from harmonifuse_core.data.batching import generator
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.randomness import generator
 
 NAME = "attribution"
 QUESTION = "Which layers, frames and prompt tokens does an answer need?"

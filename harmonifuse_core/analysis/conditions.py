@@ -24,8 +24,8 @@ from harmonifuse_core.analysis.interventions import (
 )
 from harmonifuse_core.analysis.material import SpeechBatch
 from harmonifuse_core.analysis.registry import AnalysisOptions
-from harmonifuse_core.data.batching import generator
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.randomness import generator
 
 RANKINGS = ("alpha", "share", "norm", "raw_norm")
 RANDOM = "random"

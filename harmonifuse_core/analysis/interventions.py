@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from harmonifuse_core.analysis.material import SpeechBatch
-from harmonifuse_core.data.batching import generator
 from harmonifuse_core.metrics import WordErrors, word_errors
 from harmonifuse_core.model.decoding import greedy
+from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.fusion import Fused
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.model.lm import LMStates
+from harmonifuse_core.randomness import generator
 
 STAGES = ("encoder", "lm")
 Change = Callable[[Tensor], Tensor]
@@ -116,7 +117,7 @@ class ForcedTask:
             own = alpha(fused.alpha) if callable(alpha) else alpha
             fused = model.fuse_encoder(self.batch.states, self.task, own)
         elif alpha is not None and callable(alpha):
-            model = _ChangedFusion(model, alpha)
+            model = ChangedFusions(model, lm=alpha)
         elif alpha is not None:
             fixed = alpha[:, None]
         written = greedy(model, self.batch.states, fused, self.task, self.prompt, lm_alpha=fixed)
@@ -124,18 +125,25 @@ class ForcedTask:
         return [word_errors(i.targets[self.task], t) for i, t in zip(self.batch.items, texts, strict=True)]
 
 
-class _ChangedFusion:
-    """A model for `greedy` whose LM weights are changed token by token; everything else is the model's."""
+class ChangedFusions:
+    """A model whose weights are changed on the way, the LM's token by token; everything else is the model's.
 
-    def __init__(self, model: HarmoniFuse, change: Change):
-        self._model, self._change = model, change
+    encoder, lm: functions that map the fusion's own weights (..., L1) to the ones to use; None leaves them.
+    """
+
+    def __init__(self, model: HarmoniFuse, encoder: Change | None = None, lm: Change | None = None):
+        self._model, self._encoder, self._lm = model, encoder, lm
 
     def __getattr__(self, name: str):
         return getattr(self._model, name)
 
+    def fuse_encoder(self, states: EncoderStates, task: str, alpha: Tensor | None = None) -> Fused:
+        own = self._model.fuse_encoder(states, task, alpha)
+        return own if self._encoder is None else self._model.fuse_encoder(states, task, self._encoder(own.alpha))
+
     def fuse_lm(self, states: LMStates, task: str, alpha: Tensor | None = None) -> Fused:
-        own = self._model.fuse_lm(states, task, alpha).alpha
-        return self._model.fuse_lm(states, task, self._change(own))
+        own = self._model.fuse_lm(states, task, alpha)
+        return own if self._lm is None else self._model.fuse_lm(states, task, self._lm(own.alpha))
 
 
 def kept(alpha: Tensor, keep: Tensor, renormalise: bool = True) -> Tensor:

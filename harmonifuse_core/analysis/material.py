@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from harmonifuse_core.data.audio import AudioError, load_audio
-from harmonifuse_core.data.batching import styled
+from harmonifuse_core.data.examples import styled
 from harmonifuse_core.data.manifest import Utterance
-from harmonifuse_core.inference.evaluation import model_label
+from harmonifuse_core.inference.evaluation import task_label
 from harmonifuse_core.inference.predict import encode
 from harmonifuse_core.inference.selection import Selection
 from harmonifuse_core.inference.sources import Source
 from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
-from harmonifuse_core.tasks import TaskConfig
+from harmonifuse_core.tasks import CTC, TaskConfig
 
 ENCODE_SECONDS = 40.0
 SURVEY = 64  # utterances
@@ -108,11 +108,11 @@ def with_targets(
     targets, texts = {}, {}
     for task in tasks:
         raw = source.utterance.field(task.field)
-        if raw is None:
+        if raw is None or task.kind == CTC:  # the analyses know one answer, or tokens that the LM writes
             continue
         if task.is_transcription:
             targets[task.name], texts[task.name] = raw, styled(raw, styles.get(task.name, "asis"))
-        elif (label := model_label(raw, task.labels, label_map)) is not None:
+        elif (label := task_label(raw, task, label_map)) is not None:
             targets[task.name] = label
     return Spoken(source, targets, texts)
 

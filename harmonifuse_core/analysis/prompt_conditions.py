@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harmonifuse_core.config import ModelConfig
-from harmonifuse_core.data.batching import generator
 from harmonifuse_core.model.tokenizer import TextTokenizer
+from harmonifuse_core.randomness import generator
 
 OWN, PARAPHRASE, OTHER, RANDOM, EMPTY, USER = KINDS = ("own", "paraphrase", "other task", "random", "empty", "user")
 FOREIGN = (OTHER, RANDOM, EMPTY)  # do not ask for the task: a model that listens should mind them

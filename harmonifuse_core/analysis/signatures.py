@@ -175,7 +175,7 @@ def ignored_prompt(task: str, rows: pd.DataFrame, prompts: AnalysisResult | None
 def is_classification(task: str, rows: pd.DataFrame, config: ModelConfig | None) -> bool:
     """By the config, else by the table: word counts mark text, and text rarely repeats."""
     if config is not None:
-        return not config.task(task).is_transcription
+        return not config.task(task).writes_text
     if "errors" in rows and rows["errors"].notna().any():
         return False
     return rows["prediction"].nunique() <= max(2, min(40, len(rows) // 3))

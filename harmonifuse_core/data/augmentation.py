@@ -11,6 +11,8 @@ def augment(
     waveform: np.ndarray, config: AugmentConfig, rng: np.random.Generator, time_warp: bool = True
 ) -> np.ndarray:
     """Return a changed copy of `waveform` (S,) float32; `time_warp` off keeps its length."""
+    if time_warp and config.trim_probability and rng.random() < config.trim_probability:
+        waveform = trim_silence(waveform, rng)
     if time_warp and config.speed:
         factor = float(rng.choice(config.speed))
         if factor != 1.0:  # speed and pitch together, as in Ko et al. 2015
@@ -58,3 +60,23 @@ def limit_band(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     low, high = rng.uniform(50, 300), rng.uniform(3400, 6000)
     keep = 1 / (1 + np.exp(-(frequencies - low) / 30)) / (1 + np.exp((frequencies - high) / 100))
     return np.fft.irfft(np.fft.rfft(waveform) * keep, len(waveform)).astype(np.float32)
+
+
+def trim_silence(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Cut what lies before and behind the speech (20 ms frames within 40 dB of the loudest), but 0 to 0.3 s each."""
+    size = SAMPLE_RATE // 50
+    frames = waveform[: len(waveform) // size * size].reshape(-1, size)
+    if not len(frames):
+        return waveform
+    power = np.mean(frames**2, 1)
+    loud = np.flatnonzero(power >= power.max() * 1e-4) * size
+    before, behind = (rng.uniform(0, 0.3, 2) * SAMPLE_RATE).astype(int)
+    return waveform[max(0, loud[0] - before) : loud[-1] + size + behind]
+
+
+def mixed(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """`share` of the waveform `one` plus the rest of `other`, as long as the longer."""
+    sum_ = np.zeros(max(len(one), len(other)), np.float32)
+    sum_[: len(one)] += np.float32(share) * one
+    sum_[: len(other)] += np.float32(1 - share) * other
+    return sum_

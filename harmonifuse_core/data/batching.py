@@ -4,18 +4,20 @@ All of it is a pure function of (seed, step), so `--resume` needs no sampler sta
 utterances, prompts and augmentation.
 """
 
-import hashlib
-import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 
-from harmonifuse_core.config import AugmentConfig, CorpusConfig, DataConfig, TrainingConfig
+from harmonifuse_core.config import AugmentConfig, DataConfig, TrainingConfig
 from harmonifuse_core.data.audio import SAMPLE_RATE, decode_waveform
-from harmonifuse_core.data.augmentation import augment
-from harmonifuse_core.data.manifest import Utterance, read_manifest
+from harmonifuse_core.data.augmentation import augment, mixed
+from harmonifuse_core.data.examples import Example, load_examples, with_label_noise
+from harmonifuse_core.data.interleaving import Interleaving
+from harmonifuse_core.data.manifest import Utterance
+from harmonifuse_core.randomness import generator
 from harmonifuse_core.tasks import TaskConfig
 
 BLOCK_BATCHES = 24  # batches that are cut from one sorted pool: short against long clips, without sorting everything
@@ -26,6 +28,8 @@ class TaskBatch:
     """Utterances of one task. waveforms (B, S) float, zero behind `lengths` (B,) samples.
 
     prompts: B strings. token_ids: B lists of text ids without end token (transcription). labels (B,), allowed (B, C).
+    units: B lists of numbers of the task's labels (CTC).
+    mixed_labels (B,), shares (B,): of mixed utterances, the other label, and the first one's share.
     """
 
     waveforms: torch.Tensor
@@ -34,6 +38,9 @@ class TaskBatch:
     token_ids: Sequence[list[int]] | None = None
     labels: torch.Tensor | None = None
     allowed: torch.Tensor | None = None
+    mixed_labels: torch.Tensor | None = None
+    shares: torch.Tensor | None = None
+    units: Sequence[list[int]] | None = None
     ids: Sequence[str] = ()
 
     def to(self, device) -> "TaskBatch":
@@ -42,87 +49,20 @@ class TaskBatch:
         }
         return replace(self, **moved)
 
+    def __len__(self) -> int:
+        return len(self.prompts)
 
-@dataclass(frozen=True)
-class Example:
-    """One utterance of a corpus with its target: `text` (transcription) or `label` index and `allowed` classes."""
-
-    utterance: Utterance
-    corpus: CorpusConfig
-    text: str | None = None
-    label: int | None = None
-    allowed: tuple[bool, ...] = ()
-
-
-def styled(text: str, style: str) -> str:
-    """Lower-case prompts in the style of Whisper's output: `sentence` sets a capital, the pronoun I and a full stop."""
-    text = " ".join(text.split())
-    if style != "sentence" or not text:
-        return text
-    words = ["I" + word[1:] if word == "i" or word.startswith("i'") else word for word in text.split()]
-    text = " ".join(words)
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".?!" else ".")
-
-
-def load_examples(
-    corpus: CorpusConfig, task: TaskConfig, data: DataConfig, transcripts: dict[str, str]
-) -> list[Example]:
-    """Examples of one corpus; utterances without a target or outside the length limits are left out."""
-    rows = read_manifest(corpus.manifest, corpus.split)
-    rows = [
-        u
-        for u in rows
-        if (not corpus.speakers or u.speaker in corpus.speakers) and u.speaker not in corpus.exclude_speakers
-    ]
-    rows = [u for u in rows if re.search(corpus.ids, u.id)]
-    rows = [u for u in rows if not u.duration or data.min_seconds <= u.duration <= data.max_seconds]
-    examples = []
-    if task.is_transcription:
-        for u in rows:
-            text = transcripts.get(u.id) if corpus.teacher else u.field(task.field)
-            if text:
-                examples.append(Example(u, corpus, text=text if corpus.teacher else styled(text, corpus.text_style)))
-    else:
-        names = [(u, corpus.label_map.get(raw, raw)) for u in rows if (raw := u.field(task.field)) is not None]
-        unknown = sorted({name for _, name in names if name and name not in task.labels})
-        if unknown:
-            raise ValueError(
-                f"{corpus.manifest}: label {unknown[0]!r} is none of the classes of task {task.name} "
-                f"({', '.join(task.labels)}); map it in label_map, or map it to '' to leave it out"
-            )
-        present = {name for _, name in names if name}
-        allowed = tuple(label in present for label in task.labels)
-        examples = [Example(u, corpus, label=task.labels.index(name), allowed=allowed) for u, name in names if name]
-    if not examples:
-        raise ValueError(
-            f"{corpus.manifest} (split {corpus.split or 'all'}): no utterance has a {task.field!r} for task {task.name}"
-        )
-    return examples
-
-
-def with_label_noise(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
-    """Each label with probability `share` replaced by another class that the corpus has, all others alike.
-
-    Which utterances, and by what, depends on (seed, id) alone: the noise of a smaller share is part of a larger one's.
-    Raises ValueError where the corpus has one class only.
-    """
-    if not share:
-        return list(examples)
-    present = [label for label, known in enumerate(examples[0].allowed) if known]
-    if len(present) < 2:
-        raise ValueError(f"{examples[0].corpus.manifest}: label_noise needs two classes, the corpus has one")
-    noisy = []
-    for example in examples:
-        rng = generator(seed, "label noise", example.utterance.id)
-        hit, others = rng.random() < share, [label for label in present if label != example.label]
-        noisy.append(replace(example, label=others[int(rng.integers(len(others)))]) if hit else example)
-    return noisy
-
-
-def generator(*keys) -> np.random.Generator:
-    """A random generator that depends on its keys alone, in any process."""
-    digest = hashlib.sha256("/".join(map(str, keys)).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    def rows(self, chosen: Sequence[int]) -> "TaskBatch":
+        """These utterances alone, without padding that only the others need."""
+        values = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, torch.Tensor):
+                values[f.name] = value[list(chosen)]
+            else:
+                values[f.name] = [value[i] for i in chosen] if value else value
+        values["waveforms"] = values["waveforms"][:, : int(values["lengths"].max())]
+        return TaskBatch(**values)
 
 
 class TaskSchedule:
@@ -197,14 +137,44 @@ def collate(
                 clip = augment(clip, augmentation, rngs[index], time_warp=not example.corpus.teacher)
         clips.append(clip)
         prompts.append(prompt)
-    waveforms, lengths = pad_waveforms(clips)
-    labels = allowed = token_ids = None
+    labels = allowed = token_ids = mixed_labels = shares = units = None
     if task.is_transcription:
         token_ids = [tokenizer.encode(e.text) for e in examples]
+    elif task.writes_text:
+        units = [list(e.units) for e in examples]
     else:
         labels = torch.tensor([e.label for e in examples])
         allowed = torch.tensor([e.allowed for e in examples])
-    return TaskBatch(waveforms, lengths, prompts, token_ids, labels, allowed, [e.utterance.id for e in examples])
+        if rngs is not None and augmentation is not None and augmentation.mixup_probability:
+            clips, partners, shares = mix(clips, examples, rngs, augmentation.mixup_probability)
+            mixed_labels, shares = labels[partners], torch.tensor(shares, dtype=torch.float32)
+    waveforms, lengths = pad_waveforms(clips)
+    return TaskBatch(
+        waveforms,
+        lengths,
+        prompts,
+        token_ids,
+        labels,
+        allowed,
+        mixed_labels,
+        shares,
+        units,
+        [e.utterance.id for e in examples],
+    )
+
+
+def mix(clips: Sequence[np.ndarray], examples: Sequence[Example], rngs, probability: float):
+    """Mixed clips, each one's partner (itself where it stays as it is) and its own share in it."""
+    results, partners, shares = [], [], []
+    for index, (example, rng) in enumerate(zip(examples, rngs, strict=True)):
+        same = [i for i, e in enumerate(examples) if e.corpus is example.corpus]  # the same classes are known of both
+        wanted, partner, share = rng.random() < probability, same[int(rng.integers(len(same)))], rng.beta(0.5, 0.5)
+        if not wanted or partner == index:
+            partner, share = index, 1.0
+        results.append(mixed(clips[index], clips[partner], share) if partner != index else clips[index])
+        partners.append(partner)
+        shares.append(float(share))
+    return results, partners, shares
 
 
 def pad_waveforms(clips: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -222,8 +192,8 @@ class InterleavedBatches:
     def __init__(
         self, data: DataConfig, training: TrainingConfig, tasks: Sequence[TaskConfig], tokenizer, transcripts=None
     ):
-        self.data, self.seed, self.tokenizer = data, training.seed, tokenizer
-        self.audio, self.tasks, self.schedules, self.counts = AudioCache(data.cache_megabytes), {}, {}, {}
+        self.data, self.training, self.seed, self.tokenizer = data, training, training.seed, tokenizer
+        self.audio, self.tasks, self.corpora, self.counts = AudioCache(data.cache_megabytes), {}, {}, {}
         for task in tasks:
             named = [
                 (c, with_label_noise(load_examples(c, task, data, transcripts or {}), c.label_noise, training.seed))
@@ -232,22 +202,56 @@ class InterleavedBatches:
             ]
             if named:
                 self.tasks[task.name] = task
-                size = training.batch_size_of(task.name)
-                corpora = [rows for _, rows in named]
-                schedule = TaskSchedule(corpora, size, training.max_batch_seconds, training.seed, task.name)
-                self.schedules[task.name] = schedule
+                self.corpora[task.name] = [rows for _, rows in named]
                 self.counts[task.name] = {f"{c.manifest} {c.split}".strip(): len(rows) for c, rows in named}
-        if not self.schedules:
+        if not self.tasks:
             raise ValueError("data.train names no corpus for any of the model's tasks: nothing to learn from")
+        sizes = {name: training.batch_size_of(name) for name in self.tasks}
+        utterances = {name: sum(counts.values()) for name, counts in self.counts.items()}
+        self.interleaving = Interleaving(training.interleaving, sizes, utterances, training.steps)
+        self.schedules: dict[tuple[str, int], TaskSchedule] = {}
+        self.places: list[dict[str, tuple[int, int]]] = []
+        self._drawn: Counter[tuple[str, int]] = Counter()
 
-    def step(self, number: int) -> tuple[dict[str, TaskBatch], dict[str, list[Example]]]:
-        batches, chosen = {}, {}
-        for name, schedule in self.schedules.items():
-            chosen[name] = schedule.batch(number)
-            rngs = [generator(self.seed, name, number, i) for i in range(len(chosen[name]))]
-            batches[name] = collate(
-                chosen[name], self.tasks[name], self.tokenizer, self.audio.get, rngs, self.data.augment
+    def _place(self, number: int) -> dict[str, tuple[int, int]]:
+        """{task: (batch size, how many batches of this task and size came before)} of step `number`."""
+        while number >= len(self.places):
+            plan = self.interleaving.plan(len(self.places))
+            for key in plan.items():
+                self._drawn[key] += 1
+            self.places.append({name: (size, self._drawn[name, size] - 1) for name, size in plan.items()})
+        return self.places[number]
+
+    def _schedule(self, name: str, size: int) -> TaskSchedule:
+        if (name, size) not in self.schedules:
+            usual = size == self.training.batch_size_of(name)
+            key = name if usual else f"{name}-{size}"  # another stream of draws for every size
+            self.schedules[name, size] = TaskSchedule(
+                self.corpora[name], size, self.training.max_batch_seconds, self.seed, key
             )
+        return self.schedules[name, size]
+
+    def examples(self, number: int) -> dict[str, list[Example]]:
+        """The utterances of step `number`, by task."""
+        return {name: self._schedule(name, size).batch(place) for name, (size, place) in self._place(number).items()}
+
+    def step(self, number: int, part: int = 0, parts: int = 1) -> tuple[dict[str, TaskBatch], dict[str, list[Example]]]:
+        """Batches and examples of step `number`, or what falls to `part` of `parts` (every `parts`-th utterance).
+
+        A part without an utterance of a task has no entry for it.
+        """
+        batches, chosen = {}, {}
+        for name, examples in self.examples(number).items():
+            rngs = [generator(self.seed, name, number, i) for i in range(len(examples))]
+            mine = list(range(part, len(examples), parts))
+            if not mine:
+                continue
+            chosen[name] = [examples[i] for i in mine]
+            arguments = self.tasks[name], self.tokenizer, self.audio.get
+            if parts > 1 and self.data.augment.mixup_probability:  # partners are drawn from the whole batch
+                batches[name] = collate(examples, *arguments, rngs, self.data.augment).rows(mine)
+            else:
+                batches[name] = collate(chosen[name], *arguments, [rngs[i] for i in mine], self.data.augment)
         return batches, chosen
 
 

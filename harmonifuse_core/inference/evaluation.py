@@ -93,6 +93,16 @@ def model_label(raw: str, labels: Sequence[str], label_map: Mapping[str, str] | 
     )
 
 
+def task_label(raw: str, task: TaskConfig, label_map: Mapping[str, str] | None = None) -> str | None:
+    """As `model_label`, for a task that may divide a number by its edges; None for a value that is no number."""
+    if task.edges and raw not in (label_map or {}):
+        try:
+            return task.class_of(raw)
+        except ValueError:
+            return None
+    return model_label(raw, task.labels, label_map)
+
+
 @dataclass
 class TranscriptionScore:
     """Gathers word errors of one task."""
@@ -106,7 +116,7 @@ class TranscriptionScore:
         text = utterance.field(self.task.field)
         if text is None:
             return Reference()
-        counts = word_errors(text, answer.text)
+        counts = word_errors(text, answer.text, self.task.normalizer)
         self.counts.append(counts)
         self.speakers.append(utterance.speaker or utterance.id)
         return Reference(text, counts)
@@ -133,7 +143,7 @@ class ClassificationScore:
         raw = utterance.field(self.task.field)
         if raw is None:
             return Reference()
-        label = model_label(raw, self.task.labels, self.label_map)
+        label = task_label(raw, self.task, self.label_map)
         if label is None:
             self.left_out[raw] += 1
             return Reference(label=raw)
@@ -173,7 +183,7 @@ def evaluate(
     specs = [model.config.task(name) for name in options.task_names(model)]
     check_label_map(label_map or {}, specs)
     scorers = {
-        t.name: TranscriptionScore(t) if t.is_transcription else ClassificationScore(t, label_map or {}) for t in specs
+        t.name: TranscriptionScore(t) if t.writes_text else ClassificationScore(t, label_map or {}) for t in specs
     }
     failed, answered, audio_seconds = [], 0, 0.0
     normalize_text("")  # builds its tables: seconds that belong to loading

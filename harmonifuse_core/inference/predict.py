@@ -14,6 +14,7 @@ from harmonifuse_core.model.beam_search import beam_search
 from harmonifuse_core.model.decoding import greedy
 from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, HarmoniFuseOutput, LayerWeights
+from harmonifuse_core.model.heads import ctc_greedy
 
 Answers = dict[str, HarmoniFuseOutput]  # by task
 
@@ -128,6 +129,8 @@ def answer_task(model: HarmoniFuse, states, task: str, options: PredictOptions) 
     prompts = [model.tokenizer.prompt_ids(prompt)] * len(encoder)
     output = model.lm.teacher_forced(fused.states, states.mask, prompts, None)
     answer = model.fuse_lm(output, task, lm_alpha)
+    if spec.writes_text:
+        return _unit_sequences(model, spec, prompt, encoder, states, fused, answer)
     probabilities = model.heads[task].probabilities(model.heads[task](answer.states[:, 0])).cpu().numpy()
     parts = [p[:, 0].float().cpu().numpy() for p in (answer.alpha, answer.bias, answer.score, answer.share)]
     rows = []
@@ -148,6 +151,23 @@ def _transcript(model, task, prompt, encoder, generated) -> HarmoniFuseOutput:
         tokens=tuple(model.tokenizer.piece(t) for t in generated.tokens), token_logprobs=generated.logprobs,
         token_weights=weights, truncated=generated.truncated,
     )  # fmt: skip
+
+
+def _unit_sequences(model, spec, prompt, encoder, states, fused, answer) -> list[HarmoniFuseOutput]:
+    """Of a CTC task: the LM answers once, so every unit has the same LM weights."""
+    found = ctc_greedy(model.heads[spec.name](fused.states, answer.states[:, 0]), states.frames)
+    parts = [p[:, 0].float().cpu().numpy() for p in (answer.alpha, answer.bias, answer.score, answer.share)]
+    rows = []
+    for row, (weights, pairs) in enumerate(zip(encoder, found, strict=True)):
+        lm, units = LayerWeights(*(part[row] for part in parts)), tuple(spec.labels[unit] for unit, _ in pairs)
+        each = LayerWeights(*(np.repeat(part[row][None], max(len(units), 1), 0) for part in parts))
+        rows.append(
+            HarmoniFuseOutput(
+                spec.name, prompt, weights, lm, text=spec.join_units(units), tokens=units,
+                token_logprobs=np.array([p for _, p in pairs], np.float32), token_weights=each,
+            )
+        )  # fmt: skip
+    return rows
 
 
 def stitch(parts: list[Answers], seconds: list[float]) -> Answers:

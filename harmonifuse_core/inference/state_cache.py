@@ -3,7 +3,7 @@
     model = build_model(config.model)              # encoder.finetune: frozen
     attach_state_cache(model, "cache/states", 20)  # training, predict and evaluate read states now
 
-Training attaches it by itself where `data.state_cache` names a folder. States are those of the encoder's weights as a run
+Training attaches it by itself where `data.state_cache` names a folder. States are those of the weights as a run
 saves them (float16), in float32 arithmetic, one recording at a time, so that they depend on weights and samples alone.
 """
 
@@ -70,7 +70,7 @@ class StateCache:
 
 
 def attach_state_cache(model: HarmoniFuse, folder: str | Path, gigabytes: float = 20.0) -> StateCache:
-    """Let `model`'s frozen encoder read its states from `folder`; its weights are rounded to float16, as a run has them.
+    """Let `model`'s frozen encoder read its states from `folder`; its weights are rounded to float16 (as saved).
 
     Raises ValueError for an encoder that learns.
     """

@@ -10,6 +10,8 @@ from harmonifuse_core.model.decoding import Forbidden, Generated, collect, repea
 from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.fusion import Fused
 
+MARGIN = 2.0  # nats that a hypothesis may lie behind the best one
+
 
 @dataclass
 class Hypothesis:
@@ -38,61 +40,57 @@ def beam_search(
     prompt: str,
     beams: int,
     lm_alpha: Tensor | None = None,
+    margin: float = MARGIN,
 ) -> list[Generated]:
-    """Like `decoding.greedy`, keeping `beams` hypotheses an utterance, which leaves with its first `beams` ends."""
+    """Like `decoding.greedy`, keeping up to `beams` hypotheses an utterance.
+
+    A hypothesis whose log probability lies more than `margin` below the best one's is dropped (Freitag and Al-Onaizan
+    2017): where the model is sure, the search costs no more than greedy decoding. An utterance leaves with its first
+    `beams` ends, or when nothing is left that could follow.
+    """
     forbid, end = Forbidden(model.tokenizer), model.tokenizer.end
     output, cache = model.lm.start(encoder_fused.states, states.mask, model.tokenizer.prompt_ids(prompt))
     limits = [token_limit(frames / 50) for frames in states.frames.tolist()]
-    alive = list(range(len(limits)))
-    active: dict[int, list[Hypothesis]] = {u: [Hypothesis()] for u in alive}
-    finished: dict[int, list[Hypothesis]] = {u: [] for u in alive}
-    while alive:
-        width = len(active[alive[0]])  # 1 at the start, then `beams`
-        override = (
-            lm_alpha[alive].repeat_interleave(width, 0) if lm_alpha is not None and lm_alpha.ndim == 3 else lm_alpha
+    active: dict[int, list[Hypothesis]] = {u: [Hypothesis()] for u in range(len(limits))}
+    finished: dict[int, list[Hypothesis]] = {u: [] for u in active}
+    while active:
+        owners = [u for u, hypotheses in active.items() for _ in hypotheses]  # of the rows
+        fused = model.fuse_lm(
+            output, task, lm_alpha[owners] if lm_alpha is not None and lm_alpha.ndim == 3 else lm_alpha
         )
-        fused = model.fuse_lm(output, task, override)
-        logits = model.lm.logits(fused.states[:, 0]).float()  # (B' width, V)
+        logits = model.lm.logits(fused.states[:, 0]).float()  # (R, V)
         logprobs, tokens = (best.tolist() for best in torch.log_softmax(forbid(logits), -1).topk(beams + 1, dim=-1))
         weights = torch.stack([fused.alpha, fused.bias, fused.score, fused.share])[:, :, 0].float().cpu().numpy()
-        keep, rows, chosen, still = [], [], [], []
-        for place, utterance in enumerate(alive):
-            offset, hypotheses = place * width, active[utterance]
+        rows, chosen, still, offset = [], [], {}, 0
+        for utterance, hypotheses in active.items():
             options = sorted(
-                ((h.total + p, i, t, p) for i, h in enumerate(hypotheses)
+                ((h.total + p, offset + i, t, p) for i, h in enumerate(hypotheses)
                  for p, t in zip(logprobs[offset + i], tokens[offset + i], strict=True)),
                 reverse=True,
             )  # fmt: skip
-            follow, parents = [], []
-            for _, parent, token, logprob in options:
-                grown = hypotheses[parent].extended(token, logprob, weights[:, offset + parent], end)
+            follow = []
+            for total, row, token, logprob in options:
+                if len(follow) == beams or total < options[0][0] - margin:
+                    break
+                grown = hypotheses[row - offset].extended(token, logprob, weights[:, row], end)
                 if token == end:
                     finished[utterance].append(grown)
                 elif (drop := repeats(grown.tokens)) or len(grown.tokens) >= limits[utterance]:
                     grown.tokens, grown.truncated = grown.tokens[: len(grown.tokens) - drop], True
                     finished[utterance].append(grown)
                 else:
-                    follow.append(grown)
-                    parents.append(parent)
-                if len(follow) == beams:
-                    break
-            if len(finished[utterance]) >= beams or len(follow) < beams:
-                continue
-            keep.append(place)
-            still.append(utterance)
-            active[utterance] = follow
-            rows += [place * beams + parent for parent in parents]
-            chosen += [h.tokens[-1] for h in follow]
-        if not still:
-            break
-        if width == 1 and beams > 1:
-            cache.expand(beams)
-        device = logits.device
-        utterances = torch.tensor(keep, device=device) if len(keep) < len(alive) else None
-        cache.select(torch.tensor(rows, device=device), utterances)
-        alive = still
-        output = model.lm.step(torch.tensor(chosen, device=device), cache)
-    winners = [max(finished[u] or active[u], key=rank) for u in range(len(limits))]
+                    follow.append((row, grown))
+            offset += len(hypotheses)
+            if follow and len(finished[utterance]) < beams:
+                still[utterance] = [grown for _, grown in follow]
+                rows += [row for row, _ in follow]
+                chosen += [grown.tokens[-1] for _, grown in follow]
+        active = still
+        if active:
+            if rows != list(range(len(owners))):
+                cache.select(torch.tensor(rows, device=logits.device))
+            output = model.lm.step(torch.tensor(chosen, device=logits.device), cache)
+    winners = [max(ends, key=rank) for ends in finished.values()]
     return [collect(w.tokens, w.steps, w.truncated) for w in winners]
 
 

@@ -102,7 +102,7 @@ def greedy(
             if not keep:
                 break
             rows = torch.tensor(keep, device=chosen.device)
-            cache.select(rows, rows)
+            cache.select(rows)
             chosen, alive = chosen[rows], [alive[row] for row in keep]
         output = model.lm.step(chosen, cache)
     return [collect(t, s, cut) for t, s, cut in zip(tokens, steps, truncated, strict=True)]

@@ -14,7 +14,8 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import cached_file
 
 from harmonifuse_core.config import AugmentConfig, EncoderConfig
-from harmonifuse_core.model.frontend import SAMPLE_RATE, LogMel, mask_spans, normalise_waveforms
+from harmonifuse_core.model.frontend import SAMPLE_RATE, LogMel, mask_spans, normalise_waveforms, warp_frequency
+from harmonifuse_core.model.low_rank import add_low_rank
 
 WAVEFORM_TYPES = ("wavlm", "hubert", "wav2vec2")
 
@@ -52,6 +53,9 @@ class SpeechEncoder(nn.Module):
         self.body.requires_grad_(False)
         if finetune == "frozen":
             return self.layers
+        if finetune.startswith("lora-"):
+            add_low_rank(blocks, int(finetune.removeprefix("lora-")))
+            return 0
         top = int(finetune.removeprefix("top-"))
         if top > self.layers:
             raise ValueError(
@@ -80,6 +84,10 @@ class SpeechEncoder(nn.Module):
         with torch.no_grad() if frozen else nullcontext():
             return self._encode(waveforms, lengths, augment)
 
+    def count_frames(self, lengths: Tensor) -> Tensor:
+        """Frames (B,) that clips of `lengths` (B,) samples give."""
+        raise NotImplementedError
+
     def _run(self, block, *args):
         if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
@@ -103,9 +111,13 @@ class WhisperSpeechEncoder(SpeechEncoder):
                 f"a clip of {int(lengths.max()) / SAMPLE_RATE:.1f} s is longer than {limit:.1f} s: segment it"
             )
         if augment:
+            mel = warp_frequency(mel, augment.frequency_warp)
             mel = mask_spans(mel, 2 * frames, 2, augment.time_masks, augment.time_mask_frames)
             mel = mask_spans(mel, 2 * frames, 1, augment.frequency_masks, augment.frequency_mask_bins)
         return self.from_mel(mel, frames)
+
+    def count_frames(self, lengths):
+        return self.log_mel.frames(lengths, self.tail)
 
     def from_mel(self, mel: Tensor, frames: Tensor) -> EncoderStates:
         """Encode log-mel (B, bins, 2T) that is zero behind each clip's 2 * `frames` (B,)."""
@@ -149,7 +161,7 @@ class WaveformSpeechEncoder(SpeechEncoder):
     def _encode(self, waveforms, lengths, augment):
         if self.normalise:
             waveforms = normalise_waveforms(waveforms, lengths)
-        frames = self.body._get_feat_extract_output_lengths(lengths).long()
+        frames = self.count_frames(lengths)
         if int(frames.min()) < 1:
             raise ValueError(
                 f"a clip of {int(lengths.min())} samples is shorter than one frame: drop it or pad it to 25 ms"
@@ -162,6 +174,9 @@ class WaveformSpeechEncoder(SpeechEncoder):
             hidden = mask_spans(hidden.transpose(1, 2), frames, 2, augment.time_masks, augment.time_mask_frames // 2)
             hidden = hidden.transpose(1, 2)
         return EncoderStates(self._blocks(hidden * mask[..., None], mask), mask)
+
+    def count_frames(self, lengths):
+        return self.body._get_feat_extract_output_lengths(lengths).long()
 
     def _blocks(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """All states of (B, T, D), block by block: the body inside a transformers model returns the last one only."""

@@ -81,3 +81,19 @@ def mask_spans(features: Tensor, frames: Tensor, dim: int, count: int, width: in
     shape = [length] + [1] * (features.ndim - 1)
     shape[dim] = size
     return features.masked_fill(hidden.view(shape), fill)
+
+
+def warp_frequency(mel: Tensor, most: float) -> Tensor:
+    """Stretch the bins of each clip's (B, bins, T) by a factor from 1 - `most` to 1 + `most`: another vocal tract.
+
+    As Jaitly and Hinton (2013), on the mel axis; bins beyond the last repeat it.
+    """
+    if not most:
+        return mel
+    bins = mel.shape[1]
+    factor = 1 + most * (2 * torch.rand(len(mel), 1, device=mel.device) - 1)
+    place = (torch.arange(bins, device=mel.device) * factor).clamp(max=bins - 1)  # (B, bins)
+    low = place.floor().long()
+    high, part = (low + 1).clamp(max=bins - 1), (place - low)[..., None]
+    below, above = (mel.gather(1, i[..., None].expand_as(mel)) for i in (low, high))
+    return below + part * (above - below)

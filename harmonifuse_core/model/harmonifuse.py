@@ -1,6 +1,6 @@
 """The assembly: encoder -> gated fusion -> LM behind a prompt -> prompt-adaptive fusion -> heads; and its output."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from harmonifuse_core.config import AugmentConfig, ModelConfig
 from harmonifuse_core.data.batching import TaskBatch
 from harmonifuse_core.model.encoder import EncoderStates, SpeechEncoder, WhisperSpeechEncoder, build_encoder
 from harmonifuse_core.model.fusion import Fused, GatedEncoderFusion, PromptAdaptiveFusion
-from harmonifuse_core.model.heads import build_heads, classification_loss, transcription_loss
+from harmonifuse_core.model.heads import build_heads, classification_loss, ctc_loss, transcription_loss
 from harmonifuse_core.model.lm import LanguageModel, LMStates
 from harmonifuse_core.model.prefix_lm import build_prefix_lm
 from harmonifuse_core.model.whisper_lm import build_whisper_lm
@@ -55,7 +55,7 @@ class HarmoniFuseOutput:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Of a teacher-forced pass. loss: mean over tokens or utterances; count: of those; `states`: the encoder's.
+    """Of a teacher-forced pass. loss: mean over tokens, units or utterances; count: of those; `states`: the encoder's.
 
     token_logits (N, V) and token_rows (N,) belong to transcription; class_logits (B, C) to classification.
     """
@@ -79,7 +79,7 @@ class HarmoniFuse(nn.Module):
         names = tuple(task.name for task in config.tasks)
         self.gate = GatedEncoderFusion(config.gate, names, encoder.layers + 1, encoder.width)
         self.fusion = PromptAdaptiveFusion(config.lm, names, lm.layers + 1, lm.width)
-        self.heads = build_heads(config.tasks, lm.width, config.dropout)
+        self.heads = build_heads(config.tasks, encoder.width, lm.width, config.dropout)
 
     @property
     def device(self) -> torch.device:
@@ -106,10 +106,17 @@ class HarmoniFuse(nn.Module):
         prompts = [self.tokenizer.prompt_ids(prompt) for prompt in batch.prompts]
         if not spec.is_transcription:
             answer = self.fuse_lm(self.lm.teacher_forced(fused.states, states.mask, prompts, None), task)
+            if batch.units is not None:
+                logits, units = self.heads[task](fused.states, answer.states[:, 0]), [list(u) for u in batch.units]
+                count = sum(map(len, units))
+                return TaskResult(ctc_loss(logits, states.frames, units).sum() / count, count, fused, answer, states)
             logits = self.heads[task](answer.states[:, 0])  # (B, C)
-            loss = classification_loss(
-                logits, batch.labels, batch.allowed, spec.label_smoothing, spec.absent_weight
-            ).mean()
+            settings = (batch.allowed, spec.label_smoothing, spec.absent_weight)
+            loss = classification_loss(logits, batch.labels, *settings)  # (B,)
+            if batch.shares is not None:
+                other = classification_loss(logits, batch.mixed_labels, *settings)
+                loss = batch.shares * loss + (1 - batch.shares) * other
+            loss = loss.mean()
             return TaskResult(loss, len(prompts), fused, answer, states, class_logits=logits)
         texts = [list(ids) for ids in batch.token_ids]
         answer = self.fuse_lm(self.lm.teacher_forced(fused.states, states.mask, prompts, texts), task)
@@ -123,8 +130,11 @@ class HarmoniFuse(nn.Module):
 
     def forward(self, batches: dict[str, TaskBatch], augment: AugmentConfig | None = None) -> dict[str, TaskResult]:
         """One interleaved step: every task's utterances through the shared model, each with its own loss only."""
+        plain = augment and replace(augment, frequency_warp=0.0)  # text may be taught by states of unwarped speech
         return {
-            task: self.run_task(self.encode(batch.waveforms, batch.lengths, augment), task, batch)
+            task: self.run_task(
+                self.encode(batch.waveforms, batch.lengths, augment if batch.labels is not None else plain), task, batch
+            )
             for task, batch in batches.items()
         }
 

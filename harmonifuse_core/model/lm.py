@@ -28,11 +28,16 @@ class LanguageModel(nn.Module):
     start(speech, mask, prompt) -> (LMStates with N = 1, cache): one prompt for the whole batch
     step(tokens (B,), cache) -> LMStates with N = 1; the cache grows by one position
     logits(fused (..., D)) -> (..., V)
+    cross_attention(speech (1, T, D), ids of N tokens, frames) -> (layers, H, N, frames): which of the first frames each
+        position of one utterance attends to, every row sums to 1; None where the LM has no cross-attention
     """
 
     def __init__(self, config: LMConfig, hf_config, tokenizer: TextTokenizer):
         super().__init__()
         self.config, self.hf_config, self.tokenizer = config, hf_config, tokenizer
+
+    def cross_attention(self, speech: Tensor, ids: list[int], frames: int) -> Tensor | None:
+        return None
 
     @property
     def wants_pooled(self) -> bool:

@@ -32,15 +32,11 @@ class PrefixCache:
     mask: Tensor
     pooled: tuple[Tensor, ...] | None = None
 
-    def select(self, rows: Tensor, utterances: Tensor | None = None):
-        """Keep (or reorder) these rows; the speech lies in the rows themselves, so `utterances` is not needed."""
+    def select(self, rows: Tensor):
+        """Keep, repeat or reorder these rows; the speech lies in the rows themselves."""
         self.values.batch_select_indices(rows)
         self.mask = self.mask[rows]
         self.pooled = None if self.pooled is None else tuple(p[rows] for p in self.pooled)
-
-    def expand(self, beams: int):
-        """Repeat every utterance's row `beams` times."""
-        self.select(torch.arange(len(self.mask), device=self.mask.device).repeat_interleave(beams))
 
 
 def lift_final_norm(model: nn.Module) -> nn.Module:

@@ -23,10 +23,13 @@ def unique_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str):
-    """Copy `state` into the model; every tensor must be there, tied names aside."""
+def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str, may_lack: bool = False) -> list[str]:
+    """Copy `state` into the model; every tensor must be there, tied names aside, unless it `may_lack` some.
+
+    Returns the names of those.
+    """
     expected = set(unique_state(model))
-    if missing := sorted(expected - set(state)):
+    if (missing := sorted(expected - set(state))) and not may_lack:
         raise ValueError(
             f"{source} lacks {missing[0]!r} ({len(missing)} tensors missing): the weights are not of this config"
         )
@@ -36,6 +39,7 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str):
         model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ValueError(f"{source} does not fit the config: {str(error).splitlines()[-1].strip()}") from error
+    return missing
 
 
 def save_shards(model: nn.Module, folder: Path, dtype: torch.dtype = torch.float16):
@@ -74,8 +78,8 @@ def save_shards(model: nn.Module, folder: Path, dtype: torch.dtype = torch.float
     (Path(folder) / INDEX).write_text(json.dumps(index, indent=1))
 
 
-def load_shards(model: nn.Module, folder: Path):
-    """Read what `save_shards` wrote into the model, which keeps its own dtype."""
+def load_shards(model: nn.Module, folder: Path, may_lack: bool = False) -> list[str]:
+    """Read what `save_shards` wrote into the model, which keeps its own dtype; see `load_state`."""
     folder = Path(folder)
     if not (folder / INDEX).is_file():
         raise ValueError(
@@ -88,4 +92,4 @@ def load_shards(model: nn.Module, folder: Path):
         state.update(load_file(folder / file))
     for name, keys in index["joined"].items():
         state[name] = torch.cat([state.pop(key) for key in keys])
-    load_state(model, state, str(folder))
+    return load_state(model, state, str(folder), may_lack)

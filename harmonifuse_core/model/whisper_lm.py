@@ -17,6 +17,7 @@ from harmonifuse_core.model.lm import LanguageModel, LMStates, answer_positions,
 from harmonifuse_core.model.standardise import RunningStandardise
 from harmonifuse_core.model.tokenizer import TextTokenizer, load_tokenizer
 
+KEEP_SPEECH = 0.7  # of the utterances held must be left, or the speech of the others is dropped
 MULTILINGUAL_VOCABULARY = 51865  # OpenAI's English-only checkpoints have 51864
 
 
@@ -24,7 +25,10 @@ MULTILINGUAL_VOCABULARY = 51865  # OpenAI's English-only checkpoints have 51864
 class WhisperCache:
     """Keys and values of one generation: cross-attention (fixed) and self-attention (grows), a pair a layer.
 
-    With `beams` K the rows are B utterances x K hypotheses; the speech is held once an utterance, not a hypothesis.
+    The rows are hypotheses, those of one utterance side by side; the speech is held once an utterance. owners (R,): the
+    place of each row's utterance among those held; slots (R,): its number among that utterance's rows. Both None while
+    row and utterance are the same.
+    queries: where a list is given, the cross-attention's (B, H, N, D / H) of every block are added to it.
     """
 
     cross: list[tuple[Tensor, Tensor]]
@@ -32,31 +36,55 @@ class WhisperCache:
     own: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     pooled: tuple[Tensor, ...] | None = None
     length: int = 0
-    beams: int = 1
+    owners: Tensor | None = None
+    slots: Tensor | None = None
+    width: int = 1
+    queries: list[Tensor] | None = None
 
-    def select(self, rows: Tensor, utterances: Tensor | None = None):
-        """Keep (or reorder) these rows; `utterances`: which of the B utterances they belong to, if some have left."""
-        if utterances is not None:
-            self.cross = [(k[utterances], v[utterances]) for k, v in self.cross]
-            self.speech_mask = None if self.speech_mask is None else self.speech_mask[utterances]
+    def select(self, rows: Tensor):
+        """Keep, repeat or reorder these rows (R,); those of one utterance must stay side by side and in order."""
+        held = len(self.cross[0][0])
+        owners = rows if self.owners is None else self.owners[rows]
+        left = torch.unique(owners)
+        if len(left) <= KEEP_SPEECH * held:  # copying the speech at every departure costs more than asking it in vain
+            self.cross = [(k[left], v[left]) for k, v in self.cross]
+            self.speech_mask = None if self.speech_mask is None else self.speech_mask[left]
+            owners, held = torch.searchsorted(left, owners), len(left)
+        slots = torch.arange(len(owners), device=owners.device) - torch.searchsorted(owners, owners)
+        self.width = int(slots.max()) + 1
+        plain = self.width == 1 and len(owners) == held
+        self.owners, self.slots = (None, None) if plain else (owners, slots)
         self.own = [(k[rows], v[rows]) for k, v in self.own]
         self.pooled = None if self.pooled is None else tuple(p[rows] for p in self.pooled)
 
-    def expand(self, beams: int):
-        """Repeat every utterance's row `beams` times."""
-        rows = torch.arange(len(self.own[0][0]), device=self.own[0][0].device).repeat_interleave(beams)
-        self.select(rows)
-        self.beams = beams
+    def by_utterance(self, query: Tensor) -> Tensor:
+        """(R, 1, D) -> (utterances held, width, D), zero where an utterance has fewer rows; (B, N, D) as it is else."""
+        if self.owners is None:
+            return query
+        padded = query.new_zeros(len(self.cross[0][0]), self.width, query.shape[-1])
+        padded[self.owners, self.slots] = query[:, 0]
+        return padded
+
+    def by_row(self, answer: Tensor) -> Tensor:
+        """The reverse of `by_utterance`."""
+        return answer if self.owners is None else answer[self.owners, self.slots][:, None]
 
 
 class SpeechToken(nn.Module):
     """Mean and standard deviation over time of the fused speech, standardised, projected to one LM embedding.
 
-    They are standardised, since over a corpus their constant part far outweighs what varies.
+    They are standardised, since over a corpus their constant part far outweighs what varies. `heads` add means weighted
+    by attention over the frames (after Okabe et al. 2018), so that silence and neutral stretches need not count.
     """
 
-    def __init__(self, width: int, embeddings: Tensor):
+    def __init__(self, width: int, embeddings: Tensor, heads: int = 0):
         super().__init__()
+        self.attention = None
+        if heads:
+            self.attention = nn.Sequential(nn.Linear(width, width // 4), nn.Tanh(), nn.Linear(width // 4, heads))
+            self.standardise_heads = RunningStandardise(heads * width)
+            self.project_heads = nn.Linear(heads * width, width, bias=False)
+            nn.init.zeros_(self.project_heads.weight)  # starts as the plain token
         self.standardise = RunningStandardise(2 * width)
         self.project = nn.Linear(2 * width, width)
         nn.init.normal_(self.project.weight, std=float(embeddings.detach().std()) / width**0.5)  # as long as a word's
@@ -67,7 +95,13 @@ class SpeechToken(nn.Module):
         count = mask.sum(1, keepdim=True)
         mean = (speech * mask[..., None]).sum(1) / count
         variance = ((speech - mean[:, None]).square() * mask[..., None]).sum(1) / count
-        return self.project(self.standardise(torch.cat([mean, (variance + 1e-5).sqrt()], -1)))
+        token = self.project(self.standardise(torch.cat([mean, (variance + 1e-5).sqrt()], -1)))
+        if self.attention is None:
+            return token
+        scores = self.attention(nn.functional.layer_norm(speech, speech.shape[-1:])).float()  # (B, T, heads)
+        weights = torch.softmax(scores.masked_fill(~mask[..., None], -1e9), 1).to(speech)
+        chosen = torch.einsum("bth,btd->bhd", weights, speech).flatten(1)
+        return token + self.project_heads(self.standardise_heads(chosen))
 
 
 class WhisperLM(LanguageModel):
@@ -80,7 +114,7 @@ class WhisperLM(LanguageModel):
         self.max_positions = hf_config.max_target_positions
         self.bridge = nn.Identity() if speech_width == self.width else nn.Linear(speech_width, self.width)
         if config.speech_token:
-            self.speech_token = SpeechToken(self.width, body.embed_tokens.weight)
+            self.speech_token = SpeechToken(self.width, body.embed_tokens.weight, config.speech_token_heads)
         if not config.train_embeddings:
             body.embed_tokens.requires_grad_(False)
 
@@ -132,10 +166,11 @@ class WhisperLM(LanguageModel):
             hidden = hidden + own.out_proj(mixed.transpose(1, 2).flatten(2))
             cross = block.encoder_attn
             query = cross.q_proj(block.encoder_attn_layer_norm(hidden))
-            if cache.beams > 1:  # hypotheses of one utterance ask its speech together: (B K, 1, D) -> (B, K, D)
-                query = query.view(-1, cache.beams, query.shape[-1])
-            mixed = attend(split_heads(query, heads), *cache.cross[index], attn_mask=cache.speech_mask)
-            hidden = hidden + cross.out_proj(mixed.transpose(1, 2).flatten(2)).view_as(hidden)
+            query = split_heads(cache.by_utterance(query), heads)  # hypotheses of one utterance ask its speech together
+            if cache.queries is not None:
+                cache.queries.append(query)
+            mixed = attend(query, *cache.cross[index], attn_mask=cache.speech_mask)
+            hidden = hidden + cross.out_proj(cache.by_row(mixed.transpose(1, 2).flatten(2)))
             hidden = hidden + block.fc2(nn.functional.gelu(block.fc1(block.final_layer_norm(hidden))))
             states.append(hidden)
         cache.own, cache.length = new, cache.length + states[0].shape[1]
@@ -153,6 +188,13 @@ class WhisperLM(LanguageModel):
         pooled = pooled_positions(states, lengths) if self.wants_pooled else None
         count = max(map(len, texts or [[]])) + 1
         return LMStates(answer_positions(states, [n - 1 for n in lengths], count), pooled)
+
+    def cross_attention(self, speech, ids: list[int], frames: int) -> Tensor:
+        speech, cross, _ = self._memory(speech, torch.ones(speech.shape[:2], dtype=torch.bool, device=speech.device))
+        cache = WhisperCache(cross, None, queries=[])
+        self._blocks(self._embed(torch.tensor([ids], device=speech.device), 0), cache)
+        scores = [q @ k[:, :, :frames].mT / q.shape[-1] ** 0.5 for q, (k, _) in zip(cache.queries, cross, strict=True)]
+        return torch.softmax(torch.cat(scores).float(), -1)
 
     def start(self, speech, mask, prompt: list[int]) -> tuple[LMStates, WhisperCache]:
         speech, cross, speech_mask = self._memory(speech, mask)

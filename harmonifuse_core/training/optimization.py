@@ -24,7 +24,7 @@ def parameter_groups(model: HarmoniFuse, config: TrainingConfig) -> list[dict]:
             continue
         if name in ("gate.logits", "fusion.task_bias"):
             groups["gate"].append(parameter)
-        elif name.startswith(known):
+        elif name.startswith(known) and ".lora_" not in name:
             groups["encoder" if name.startswith("encoder.") else "lm"].append(parameter)
         else:
             groups["new" if parameter.ndim > 1 else "new_no_decay"].append(parameter)

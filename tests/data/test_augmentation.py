@@ -5,7 +5,16 @@ import pytest
 from factories import tone
 
 from harmonifuse_core.config import AugmentConfig
-from harmonifuse_core.data.augmentation import add_noise, augment, coloured_noise, limit_band, reverberate
+from harmonifuse_core.data.audio import SAMPLE_RATE
+from harmonifuse_core.data.augmentation import (
+    add_noise,
+    augment,
+    coloured_noise,
+    limit_band,
+    mixed,
+    reverberate,
+    trim_silence,
+)
 
 EVERYTHING = AugmentConfig(
     speed=(0.9, 1.1), noise_probability=1, noise_snr_db=(5, 30), gain_db=6, room_probability=1, band_probability=1
@@ -104,3 +113,21 @@ def test_probabilities_are_respected():
     config = AugmentConfig(noise_probability=0.3)
     changed = sum(not np.array_equal(augment(CLIP[:1000], config, rng(s)), CLIP[:1000]) for s in range(300))
     assert 60 < changed < 120
+
+
+def test_trimming_cuts_silence_and_nothing_of_the_speech():
+    speech = tone(1.0, 200, 1)
+    silence = np.zeros(SAMPLE_RATE, np.float32)
+    clip = np.concatenate([silence, speech, silence])
+    for seed in range(5):
+        trimmed = trim_silence(clip, np.random.default_rng(seed))
+        assert len(speech) <= len(trimmed) <= len(speech) + 0.62 * SAMPLE_RATE
+        start = np.flatnonzero(trimmed)[0] - np.flatnonzero(speech)[0]
+        np.testing.assert_array_equal(trimmed[start : start + len(speech)], speech)
+    np.testing.assert_array_equal(trim_silence(speech[:100], np.random.default_rng(0)), speech[:100])
+
+
+def test_a_mixture_is_the_weighted_sum_as_long_as_the_longer():
+    one, other = np.ones(3, np.float32), np.full(5, 2.0, np.float32)
+    np.testing.assert_allclose(mixed(one, other, 0.25), [1.75, 1.75, 1.75, 1.5, 1.5])
+    np.testing.assert_array_equal(mixed(one, other, 1.0)[:3], one)

@@ -6,25 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import tiny_corpus, write_manifest, write_wav
+from factories import tiny_corpus, tiny_model, write_manifest, write_wav
 
 from harmonifuse_core.config import AugmentConfig, CorpusConfig, DataConfig, TrainingConfig
 from harmonifuse_core.data.audio import decode_waveform
 from harmonifuse_core.data.batching import (
     AudioCache,
-    Example,
     InterleavedBatches,
     TaskSchedule,
     collate,
-    generator,
-    load_examples,
+    mix,
     pad_waveforms,
     seconds_of,
-    styled,
 )
+from harmonifuse_core.data.examples import Example, load_examples, styled
 from harmonifuse_core.data.manifest import Utterance, read_manifest
 from harmonifuse_core.model.heads import classification_loss
 from harmonifuse_core.model.tokenizer import byte_tokenizer
+from harmonifuse_core.randomness import generator
 from harmonifuse_core.tasks import ASR, SER, TaskConfig
 
 DATA = DataConfig()
@@ -256,3 +255,29 @@ def test_two_splits_of_one_manifest_are_counted_apart(tmp_path):
     data = replace(DATA, train=(corpus(asr, split="train"), corpus(asr, split="test")))
     source = InterleavedBatches(data, TrainingConfig(), (ASR,), byte_tokenizer())
     assert source.counts == {"asr": {f"{asr} train": 6, f"{asr} test": 2}}
+
+
+def test_mixing_stays_within_a_corpus_and_the_share_is_that_of_the_first():
+    one, other = examples(3, "a"), examples(2, "b")
+    clips = [np.full(4, float(i), np.float32) for i in range(5)]
+    rngs = [generator(1, i) for i in range(5)]
+    results, partners, shares = mix(clips, [*one, *other], rngs, 1.0)
+    assert all((i < 3) == (p < 3) for i, p in enumerate(partners)) and any(i != p for i, p in enumerate(partners))
+    for i, (clip, partner, share) in enumerate(zip(results, partners, shares, strict=True)):
+        np.testing.assert_allclose(clip, share * i + (1 - share) * partner, rtol=1e-6)
+        assert share == 1.0 if partner == i else 0 < share < 1
+    assert mix(clips, [*one, *other], rngs, 0.0)[1:] == ([0, 1, 2, 3, 4], [1.0] * 5)
+
+
+def test_a_mixed_utterance_is_classified_in_the_shares_of_its_labels(tmp_path):
+    asr, ser = tiny_corpus(tmp_path, n=8)
+    model = tiny_model("whisper").eval()
+    rows = load_examples(corpus(ser, "ser"), model.config.task("ser"), DATA, {})[:2]
+    batch = collate(rows, model.config.task("ser"), model.tokenizer, AudioCache(10).get)
+    with torch.inference_mode():
+        plain = [
+            model({"ser": replace(batch, labels=torch.tensor([label] * 2))})["ser"].loss for label in (0, 1)
+        ]  # mean over both clips
+        fields = dict(labels=torch.tensor([0, 0]), mixed_labels=torch.tensor([1, 1]), shares=torch.tensor([0.3, 0.3]))
+        found = model({"ser": replace(batch, **fields)})["ser"].loss
+    torch.testing.assert_close(found, 0.3 * plain[0] + 0.7 * plain[1])

@@ -7,7 +7,8 @@ import pytest
 from factories import tiny_config, tiny_corpus
 
 from harmonifuse_core.config import CorpusConfig, DataConfig, TrainingConfig
-from harmonifuse_core.data.batching import Example, InterleavedBatches, with_label_noise
+from harmonifuse_core.data.batching import InterleavedBatches
+from harmonifuse_core.data.examples import Example, with_label_noise
 from harmonifuse_core.data.manifest import Utterance
 from harmonifuse_core.model.tokenizer import byte_tokenizer
 from harmonifuse_core.tasks import SER

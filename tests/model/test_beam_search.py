@@ -73,3 +73,35 @@ def test_more_beams_never_leave_the_vocabulary_of_text(model, clips):
         assert not special & set(found.tokens)
         assert len(found.alpha) == max(1, len(found.tokens))
         np.testing.assert_allclose(found.alpha.sum(-1), 1, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_margin_of_zero_is_greedy_and_a_wide_one_changes_nothing(model, clips):
+    states, fused = speech(model, clips)
+    plain = greedy(model, states, fused, "asr", PROMPT)
+    narrow = beam_search(model, states, fused, "asr", PROMPT, 3, margin=0.0)
+    assert [g.tokens for g in narrow] == [g.tokens for g in plain]
+    whole = beam_search(model, states, fused, "asr", PROMPT, 3, margin=1e9)
+    wide = beam_search(model, states, fused, "asr", PROMPT, 3, margin=1e6)
+    for one, other in zip(whole, wide, strict=True):
+        assert one.tokens == other.tokens
+        np.testing.assert_array_equal(one.logprobs, other.logprobs)
+
+
+@torch.inference_mode()
+def test_rows_of_unequal_count_hear_their_own_speech(clips):
+    """Hypotheses 2, 1 and 3 of three utterances, the second of which then leaves: as if each were decoded alone."""
+    model = tiny_model("whisper")
+    states, fused = speech(model, clips)
+    prompt, token = model.tokenizer.prompt_ids(PROMPT), torch.tensor([65, 66, 67, 68, 69, 70])
+    _, cache = model.lm.start(fused.states, states.mask, prompt)
+    cache.select(torch.tensor([0, 0, 1, 2, 2, 2]))
+    model.lm.step(token, cache)
+    cache.select(torch.tensor([1, 0, 3, 5]))
+    found = model.lm.step(token[:4], cache).states[-1]
+    for place, (utterance, first) in enumerate([(0, 66), (0, 65), (2, 68), (2, 70)]):
+        only = slice(utterance, utterance + 1)
+        _, alone = model.lm.start(fused.states[only], states.mask[only], prompt)
+        model.lm.step(torch.tensor([first]), alone)
+        expected = model.lm.step(token[place : place + 1], alone).states[-1]
+        torch.testing.assert_close(found[place], expected[0], atol=1e-4, rtol=1e-4)

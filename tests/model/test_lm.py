@@ -11,6 +11,7 @@ from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
 from harmonifuse_core.model.lm import answer_positions, pad_ids, pooled_positions
 from harmonifuse_core.model.prefix_lm import build_prefix_lm
 from harmonifuse_core.model.tokenizer import byte_tokenizer
+from harmonifuse_core.model.whisper_lm import SpeechToken
 
 KINDS = ["prefix", "whisper", "whisper-token", "gpt2", "llama"]
 PROMPT = "Write it."
@@ -286,6 +287,22 @@ def test_the_speech_token_is_the_standardised_mean_and_deviation_of_the_speech(b
     own = features[1, :12]
     pooled = torch.cat([own.mean(0), (own.var(0, correction=0) + 1e-5).sqrt()])
     close(token(features, mask)[1], token.project((pooled - 0.5) / (4 + 1e-4) ** 0.5), atol=1e-4)
+
+
+@torch.no_grad()
+def test_attention_heads_of_the_speech_token_start_without_effect_and_average_the_frames_they_choose(build):
+    plain, token = build("whisper-token").lm.speech_token, SpeechToken(16, torch.randn(9, 16), heads=2)
+    features, mask = speech(frames=(30, 12))
+    features = features * mask[..., None]
+    missing = token.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing and all("heads" in name or "attention" in name for name in missing)
+    token.eval()
+    close(token(features, mask), plain(features, mask), atol=1e-5)
+    token.attention[2].weight.zero_()
+    token.attention[2].bias.zero_()  # all frames alike: both heads give the plain mean
+    token.project_heads.weight.copy_(torch.eye(16).repeat(1, 2))
+    mean = torch.stack([features[0, :30].mean(0), features[1, :12].mean(0)])
+    close(token(features, mask) - plain(features, mask), 2 * mean / (1 + 1e-4) ** 0.5, atol=1e-4)
 
 
 @torch.no_grad()
