@@ -30,6 +30,7 @@ RUNNING, DONE, FAILED, STOPPED, LOST = "running", "done", "failed", "stopped", "
 JOB, LOG, END, STOP = "job.json", "log.txt", "end.json", "stop.json"
 NAME = re.compile(r"\d{8}-\d{6}-[a-z]+-[0-9a-f]{6}")
 BAR = re.compile(r"(?:^|[\r\n])([^\r\n|]*?):?\s*\d+%\|[^|]*\|\s*(\d+)/(\d+) \[([^\]\r\n]*)")
+RUNNER = (sys.executable, "-m", "app.job_runner")
 TAIL_BYTES, TAIL_LINES = 32_768, 40
 MOST_SHOWN = 50
 _starting = threading.Lock()
@@ -86,13 +87,13 @@ class Job:
     stopping: bool
 
 
-def start(folder: Path, command: Command) -> Job:
+def start(folder: Path, command: Command, runner: Sequence[str] = RUNNER) -> Job:
     """Start `command` by itself: a session of its own, no shell. One job at a time; raises JobError where one runs."""
     with _starting:
-        return _start(folder, command)
+        return _start(folder, command, runner)
 
 
-def _start(folder: Path, command: Command) -> Job:
+def _start(folder: Path, command: Command, runner: Sequence[str]) -> Job:
     if running := [job for job in jobs(folder) if job.state == RUNNING]:
         raise JobError(f"{running[0].command.kind} of {running[0].started} still runs: wait for it, or stop it")
     now = datetime.now(UTC)
@@ -104,7 +105,7 @@ def _start(folder: Path, command: Command) -> Job:
         write(place / JOB, row)
         with (place / LOG).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "app.job_runner", str(place)], cwd=REPOSITORY, stdin=subprocess.DEVNULL,
+                [*runner, str(place)], cwd=REPOSITORY, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True, close_fds=True,
             )  # fmt: skip
         write(place / JOB, row | {"pid": process.pid, "born": born(process.pid)})

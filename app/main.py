@@ -21,14 +21,17 @@ st.logo(ICON, size="large")
 page = st.navigation(
     [
         st.Page("views/listen.py", title="Listen", icon=":material/hearing:", default=True),
+        st.Page("views/overview.py", title="Overview", icon=":material/view_list:", url_path="overview"),
         st.Page("views/run.py", title="Run", icon=":material/lab_profile:", url_path="run"),
+        st.Page("views/layer_weights.py", title="Layer weights", icon=":material/grid_on:", url_path="layers"),
+        st.Page("views/explorer.py", title="Routing explorer", icon=":material/scatter_plot:", url_path="explorer"),
+        st.Page("views/utterance.py", title="Utterance", icon=":material/record_voice_over:", url_path="utterance"),
         st.Page("views/prompt_lab.py", title="Prompt lab", icon=":material/forum:", url_path="prompts"),
         st.Page("views/probes.py", title="Probes", icon=":material/biotech:", url_path="probes"),
         st.Page("views/faithfulness.py", title="Faithfulness", icon=":material/balance:", url_path="faithfulness"),
         st.Page("views/study.py", title="Study", icon=":material/experiment:", url_path="study"),
         st.Page("views/compare.py", title="Compare runs", icon=":material/compare_arrows:", url_path="compare"),
         st.Page("views/jobs.py", title="Jobs", icon=":material/pending_actions:", url_path="jobs"),
-        st.Page("views/utterance.py", title="Utterance", icon=":material/record_voice_over:", url_path="utterance"),
     ]
 )
 frame.shell()

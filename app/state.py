@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -121,6 +121,35 @@ def set_link(**values: str | int | None) -> None:
                 del st.query_params[name]
         elif st.query_params.get(name) != str(value):
             st.query_params[name] = str(value)
+
+
+def start_choice(key: str, name: str, options: Sequence[str], default: str) -> str:
+    """Give the widget `key` its value: the session's, else the address's, else `default`. Returns a note, or nothing,
+    on an address that holds no such value."""
+    wanted = st.query_params.get(name)
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = wanted if wanted in options else default
+    if wanted in (None, "", *options):
+        return ""
+    return f"{name}={shortened(wanted)} in the link is not to be had here: ignored"
+
+
+def keep_choice(key: str, name: str, default: str) -> None:
+    """A widget's callback: its value into the address; the default needs no room there."""
+    value = st.session_state.get(key)
+    set_link(**{name: None if value in (None, "", default) else value})
+
+
+def start_text(key: str, name: str) -> None:
+    """The same for a line of text, which may be anything printable."""
+    wanted = st.query_params.get(name, "")
+    if key not in st.session_state:
+        st.session_state[key] = wanted if _printable(wanted, LONGEST_NAME) else ""
+
+
+def only_run(name: str) -> None:
+    """Another run: what the address says of the old one goes."""
+    st.query_params.from_dict({RUN: name})
 
 
 def theme() -> Theme:

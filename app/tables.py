@@ -174,6 +174,12 @@ def alpha_over_training(rows: Sequence[Mapping], task: str, stage: str) -> tuple
     return steps, np.array(values, np.float64).reshape(len(steps), len(values[0]) if values else 0)
 
 
+def tasks_logged(rows: Sequence[Mapping]) -> list[str]:
+    """Names of the tasks in metrics.jsonl, in their order."""
+    found = [row["tasks"] for row in rows if isinstance(row.get("tasks"), dict)]
+    return list(dict.fromkeys(str(task) for tasks in found for task in tasks))
+
+
 def thinned(count: int, most: int) -> np.ndarray:
     """Indices of at most `most` of `count` items, ends included, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)) if count else np.zeros(0, int)

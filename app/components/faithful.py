@@ -151,7 +151,7 @@ def layers(found: Finding, stem: str) -> None:
     table = found.frame("layers")
     task, stage = task_and_stage("layers", values(table, "task"))
     mine = only(table, task=task, stage=stage)
-    ways = [f"{r}, {w}" for r, w in mine[["removal", "weights"]].drop_duplicates().itertuples(index=False)]
+    ways = list(dict.fromkeys(f"{row['removal']}, {row['weights']}" for row in mine.to_dict("records")))
     way = finding.picked("How a layer is removed", ways, "layers-way")
     if way is None:
         st.caption("Not in this result.")

@@ -40,7 +40,7 @@ def _choose(names: list[str]) -> None:
 
 
 def _run_chosen() -> None:
-    state.set_link(run=st.session_state[CHOICE], utt=None, task=None, layer=None)
+    state.only_run(st.session_state[CHOICE])
 
 
 def preferred(names: list[str]) -> str:

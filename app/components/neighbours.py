@@ -38,7 +38,7 @@ def show(run: RunFolder, query: Mapping[Fusion, np.ndarray], key: str, exclude: 
             f"python -m harmonifuse_core.evaluate --run {path} --manifest M.jsonl --save test",
         )
         return
-    tasks = list(dict.fromkeys(task for task, _ in query))
+    tasks = [task for task in dict.fromkeys(task for task, _ in query) if task.isidentifier()]
     chosen = st.segmented_control("Compare", [EVERY, *tasks], default=EVERY, required=True, key=f"neighbours-by-{key}")
     wanted = {fusion: row for fusion, row in query.items() if chosen in (EVERY, fusion[0])}
     found = services.neighbours(files, wanted, COUNT, exclude)

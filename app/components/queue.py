@@ -12,7 +12,8 @@ from app.listening_queue import MOST_FILES, ListeningQueue, QueueItem
 from harmonifuse_core.data.audio import AudioError
 from harmonifuse_core.runs import RunError, RunFolder
 
-QUEUE, PROBLEM, FILES, OPENED = "listening_queue", "listening_queue_problem", "several", "listening_queue_opened"
+QUEUE, RUN, PROBLEM, OPENED = (f"listening_queue{part}" for part in ("", "_run", "_problem", "_opened"))
+FILES = "several"
 EVERY = 1.0  # seconds between two looks
 
 
@@ -32,6 +33,7 @@ def _start(run: RunFolder) -> None:
     files = [(file.name, file.getvalue()) for file in st.session_state.get(FILES) or ()]
     try:
         st.session_state[QUEUE] = services.listening_queue(run, files)
+        st.session_state[RUN] = run.name
     except (RunError, ValueError) as error:
         st.session_state[PROBLEM] = str(error)
 
@@ -55,6 +57,8 @@ def _panel(run: RunFolder, queue: ListeningQueue, was_running: bool) -> None:
     if st.session_state.pop(OPENED, False) or (was_running and not queue.running):
         st.rerun()
     st.header("Several recordings", anchor=False)
+    if (other := st.session_state.get(RUN, run.name)) != run.name:
+        plain.notes("queue-run", [f"answered by run {other}, which was chosen when the list began"])
     left = queue.total - done
     st.progress(done / queue.total, text=f"{done} of {queue.total} done" + (f", {left} to go" if left else ""))
     with st.container(horizontal=True, gap="small"):

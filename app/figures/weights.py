@@ -24,12 +24,24 @@ def task_layers(grid: np.ndarray, tasks: Sequence[str], maximum: float, theme: T
     return figure.update_xaxes(showgrid=False, tickangle=0, tickvals=_ticks(len(names))).update_yaxes(showgrid=False)
 
 
-def difference(grid: np.ndarray, stages: Sequence[str], theme: Theme, extent: float | None = None) -> go.Figure:
-    """Edited minus default alpha, (R, L1); NaN where a stage has fewer layers. Centred at 0."""
+def named_layers(
+    grid: np.ndarray, names: Sequence[str], maximum: float, theme: Theme, part: str = "alpha"
+) -> go.Figure:
+    """(R, L1) weights, or their standard deviations, a row a group; names from outside stay letters."""
+    layers = layer_names(grid.shape[1])
+    figure = heatmap(grid, names, layers, colour_scale(CIVIDIS), 0.0, maximum, theme, name=PART_TITLES.get(part, part))
+    styled(figure, theme, 86 + 32 * len(names), xaxis_title="layer")
+    return figure.update_xaxes(showgrid=False, tickangle=0, tickvals=_ticks(len(layers))).update_yaxes(showgrid=False)
+
+
+def difference(
+    grid: np.ndarray, stages: Sequence[str], theme: Theme, extent: float | None = None, name: str = "change"
+) -> go.Figure:
+    """Difference of two weights, (R, L1); NaN where a stage has fewer layers. Centred at 0."""
     extent = extent or shared_extent(grid[np.isfinite(grid)])
     names = layer_names(grid.shape[1])
     figure = heatmap(
-        grid, stages, names, colour_scale(theme.diverging), -extent, extent, theme, value_format="+.3f", name="change"
+        grid, stages, names, colour_scale(theme.diverging), -extent, extent, theme, value_format="+.3f", name=name
     )
     styled(figure, theme, 86 + 46 * len(stages), xaxis_title="layer")
     return figure.update_xaxes(showgrid=False, tickangle=0, tickvals=_ticks(len(names))).update_yaxes(showgrid=False)

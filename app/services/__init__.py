@@ -32,18 +32,30 @@ from app.services.folders import (
     run_named,
     runs,
     runs_root,
+    seeds_of,
+    signatures_of,
     stamp,
 )
 from app.services.models import Answered, Loaded, Prompts, answer, loaded, model_loads
-from app.services.recordings import SAMPLES, Picture, decode, picture, samples
-from app.services.routing import logged_utterance, routing_facets, routing_files, routing_page
+from app.services.recordings import SAMPLES, Picture, decode, logged_audio, picture, samples
+from app.services.routing import (
+    group_means,
+    logged_utterance,
+    routing_facets,
+    routing_files,
+    routing_index_of,
+    routing_page,
+    routing_points,
+    task_difference,
+)
 from harmonifuse_core.data.audio import SAMPLE_RATE
 
 __all__ = [
-    "REPOSITORY", "RUNS_VARIABLE", "SAMPLES", "SAMPLE_RATE", "Answered", "Loaded", "Picture", "Prompts", "answer",
-    "card_of", "config_of", "decode", "environment_of", "evaluations", "is_trained", "loaded", "logged_utterance",
-    "metrics_rows", "model_loads", "picture", "routing_facets", "routing_files", "routing_page", "run_named", "runs",
-    "runs_root", "samples", "stamp",
+    "Answered", "Loaded", "Picture", "Prompts", "REPOSITORY", "RUNS_VARIABLE", "SAMPLES", "SAMPLE_RATE", "answer",
+    "card_of", "config_of", "decode", "environment_of", "evaluations", "group_means", "is_trained", "loaded",
+    "logged_audio", "logged_utterance", "metrics_rows", "model_loads", "picture", "routing_facets", "routing_files",
+    "routing_index_of", "routing_page", "routing_points", "run_named", "runs", "runs_root", "samples", "seeds_of",
+    "signatures_of", "stamp", "task_difference",
     "aligned", "attributed", "each_layer_out", "heard", "listening_queue", "logged_utterances", "neighbours",
     "recorded", "routes", "saved_rows", "without_layers",
 ]  # fmt: skip

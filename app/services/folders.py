@@ -8,7 +8,8 @@ from pathlib import Path
 import streamlit as st
 import yaml
 
-from harmonifuse_core.config import Config
+from harmonifuse_core.analysis.result import KIND, AnalysisResult, read_result
+from harmonifuse_core.config import Config, to_dict
 from harmonifuse_core.runs import RunError, RunFolder, find_runs, open_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -105,3 +106,32 @@ def card_of(run: RunFolder) -> str:
         return run.card_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def signatures_of(run: RunFolder) -> AnalysisResult | None:
+    """`analysis/signatures.json`, None where it is missing. Raises RunError where it is damaged."""
+    return read_result(run, "signatures") if "signatures.json" in run.names(KIND, ".json") else None
+
+
+def seeds_of(run: RunFolder) -> list[RunFolder]:
+    """This run and all others whose config differs from its own by nothing but seed and words."""
+    return [RunFolder(Path(path)) for path in _seeds_of(str(run.path), _config_stamps())]
+
+
+def _config_stamps() -> str:
+    return "|".join(f"{run.name}:{stamp(run.config_file)}" for run in runs())
+
+
+@st.cache_data(max_entries=TABLES_KEPT, show_spinner=False)
+def _seeds_of(path: str, stamps: str) -> list[str]:
+    own = _without_seed(RunFolder(Path(path)))
+    return [str(run.path) for run in runs() if own is not None and _without_seed(run) == own]
+
+
+def _without_seed(run: RunFolder) -> dict | None:
+    try:
+        values = to_dict(config_of(run))
+    except RunError:
+        return None
+    values["training"] = {name: value for name, value in values["training"].items() if name != "seed"}
+    return {name: value for name, value in values.items() if name not in ("title", "description")}

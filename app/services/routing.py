@@ -1,13 +1,21 @@
-"""Logged routing: which files there are, pages of utterances, one utterance."""
+"""Logged routing: which files there are, pages of utterances, one utterance; the index, and what pages ask of it."""
 
+import logging
 from pathlib import Path
 
+import duckdb
 import streamlit as st
 
-from app import routing_query
+from app import routing_index, routing_query, routing_views
+from app.routing_index import Filter, RoutingIndex
 from app.routing_query import RoutingFiles, RoutingFilter, RoutingPage
+from app.routing_views import Means, Points
 from app.services.folders import TABLES_KEPT, stamp
-from harmonifuse_core.runs import RunFolder
+from harmonifuse_core.runs import RunError, RunFolder
+
+INDEXES_KEPT, ANSWERS_KEPT = 3, 128
+
+logger = logging.getLogger("harmonifuse.app")
 
 
 def routing_files(run: RunFolder) -> RoutingFiles:
@@ -42,3 +50,55 @@ def _routing_page(paths, stamp_, key, page: int, _files: RoutingFiles, _wanted: 
 def logged_utterance(files: RoutingFiles, identifier: str):
     """Rows of one utterance (see `routing_query.utterance`)."""
     return routing_query.utterance(files, identifier)
+
+
+# --- the index ---
+
+
+def routing_index_of(files: RoutingFiles) -> RoutingIndex:
+    """One index for all sessions, anew when a file changes. Raises RunError where the files hold nothing usable."""
+    return _index(_key(files), files)
+
+
+@st.cache_resource(max_entries=INDEXES_KEPT, show_spinner="Reading the logged routing (once for all visitors)")
+def _index(key: str, _files: RoutingFiles) -> RoutingIndex:
+    try:
+        return routing_index.build(_files)
+    except (ValueError, duckdb.Error) as error:
+        logger.warning("routing cannot be indexed: %s", error)
+        raise RunError(f"the routing files cannot be used ({' '.join(str(error).split())[:300]})") from error
+
+
+def _key(files: RoutingFiles) -> str:
+    return "|".join([*files.paths, stamp(*map(Path, files.paths))])
+
+
+def group_means(files: RoutingFiles, wanted: Filter, weights: str, by: str = "task") -> Means:
+    """See `routing_views.group_means`."""
+    return _group_means(_key(files), wanted, weights, by, files)
+
+
+@st.cache_resource(max_entries=ANSWERS_KEPT, show_spinner=False)
+def _group_means(key: str, wanted: Filter, weights: str, by: str, _files: RoutingFiles) -> Means:
+    return routing_views.group_means(routing_index_of(_files), wanted, weights, by)
+
+
+def task_difference(files: RoutingFiles, wanted: Filter, weights: str, first: str, second: str) -> Means:
+    """See `routing_views.task_difference`."""
+    return _task_difference(_key(files), wanted, weights, first, second, files)
+
+
+@st.cache_resource(max_entries=ANSWERS_KEPT, show_spinner=False)
+def _task_difference(key: str, wanted: Filter, weights: str, first: str, second: str, _files: RoutingFiles) -> Means:
+    return routing_views.task_difference(routing_index_of(_files), wanted, weights, first, second)
+
+
+def routing_points(files: RoutingFiles, wanted: Filter, place: str) -> Points:
+    """See `routing_views.points`; the plane of a task and stage is found once."""
+    plane = _plane(_key(files), wanted.task, wanted.stage, files) if place == "pca" else None
+    return routing_views.points(routing_index_of(files), wanted, place, plane)
+
+
+@st.cache_resource(max_entries=ANSWERS_KEPT, show_spinner=False)
+def _plane(key: str, task: str, stage: str, _files: RoutingFiles) -> routing_views.Plane:
+    return routing_views.plane(routing_index_of(_files), task, stage)

@@ -5,7 +5,7 @@ import shlex
 import streamlit as st
 
 from app import logged_utterance, services, state
-from app.components import frame, logged, neighbours, plain
+from app.components import frame, neighbours, one_utterance, plain
 from app.components import sound as spectrogram
 from app.routing_query import RoutingFiles, RoutingFilter
 from harmonifuse_core.runs import RunFolder
@@ -48,7 +48,7 @@ def choose(files: RoutingFiles) -> str | None:
         found = services.routing_page(files, RoutingFilter(text=text), 1)
         offered = list(dict.fromkeys(map(str, found.rows["utterance"])))[:MOST_OFFERED]
         chosen = st.selectbox("Utterance", offered, index=None, placeholder=f"first {len(offered)}", key="utterance_id")
-    if chosen is not None and chosen != st.session_state.get("utterance_taken"):
+    if chosen is not None and (named is None or chosen != st.session_state.get("utterance_taken")):
         st.session_state["utterance_taken"] = chosen  # a later link may lead elsewhere
         state.set_link(utt=chosen)
         return chosen
@@ -59,13 +59,13 @@ def everything(run: RunFolder, rows, identifier: str) -> None:
     with st.container(key="facts-utterance"):
         st.text(f"{identifier}\n{logged_utterance.facts(rows.iloc[0])}")
     clip = services.recorded(rows["audio"].iloc[0] if "audio" in rows else None)
-    logged.sound(clip)
-    logged.answers(rows)
-    st.fragment(logged.layer_weights)(run, rows, identifier)
+    one_utterance.sound(clip)
+    one_utterance.answers(rows)
+    st.fragment(one_utterance.layer_weights)(run, rows, identifier)
     if clip is not None:
         spectrogram.show(clip, run.name)
-    st.fragment(logged.damage)(run, clip, identifier)
-    st.fragment(logged.attribution)(run, clip, rows, identifier)
+    st.fragment(one_utterance.damage)(run, clip, identifier)
+    st.fragment(one_utterance.attribution)(run, clip, rows, identifier)
     st.fragment(neighbours.show)(run, logged_utterance.route_of(rows), "logged", identifier)
     st.caption("Link to this page, behind the address of this dashboard:")
     st.code(state.address("utterance", run=run.name, utt=identifier), language=None, wrap_lines=True)

@@ -19,6 +19,7 @@ from harmonifuse_core.runs import RunError, RunFolder
 
 MEASURES = {"wer": "WER", "cer": "CER", "ua": "UA", "wa": "WA", "macro_f1": "macro F1", "ece": "ECE"}
 DRAWN = {"Error rates, lower is better": ("wer", "cer"), "Accuracies, higher is better": ("ua", "wa")}
+CALIBRATION = "calibration.json"  # temperatures, no scores
 STAGE_TITLES = {"encoder": "encoder", "lm": "language model"}
 MOST_ROWS = 40
 READING = (
@@ -48,7 +49,7 @@ def sections_of(run: RunFolder, config: Config) -> list[Section]:
 
 def about(run: RunFolder, config: Config) -> Section:
     model, notes = config.model, []
-    if not run.metrics() and not (set(run.names("evaluation", ".json")) - {"calibration.json"}):
+    if not run.metrics() and not (set(run.names("evaluation", ".json")) - {CALIBRATION}):
         notes.append("This run is untrained: no training log, no evaluation. Its numbers mean nothing.")
     rows = [
         ("encoder", f"{Path(model.encoder.name).name} ({model.encoder.finetune})"),
@@ -267,6 +268,8 @@ def probe_curves(stored: Mapping) -> Iterator[Figure]:
 
 def _json_files(run: RunFolder, kind: str, notes: list[str]) -> Iterator[tuple[str, dict]]:
     for file in run.names(kind, ".json"):
+        if file == CALIBRATION:
+            continue
         try:
             stored = run.read_json(kind, file)
         except (RunError, OSError, UnicodeDecodeError):

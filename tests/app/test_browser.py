@@ -15,6 +15,8 @@ from urllib.parse import quote
 import pytest
 from factories import tone, write_wav
 
+from harmonifuse_core.report import report_html
+
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -170,3 +172,51 @@ def test_on_a_phone_nothing_sticks_out(visit, path):
         page.wait_for_selector(TRANSCRIPT)
     page.wait_for_timeout(500)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_several_files_become_a_list_that_opens_each_of_them(visit, tmp_path):
+    page = visit()
+    page.get_by_text("No recording yet").wait_for()
+    page.get_by_role("tab", name="Several files").click()
+    several = page.locator("[class*=st-key-several] input[type=file]")
+    made = [{"name": f"{n}.wav", "mimeType": "audio/wav", "buffer": wav_bytes(tmp_path, n / 10)} for n in (5, 6)]
+    several.set_input_files([*made, {"name": "broken.wav", "mimeType": "audio/wav", "buffer": b"RIFF no"}])
+    page.get_by_role("button", name="Listen to all of them").click()
+    page.get_by_text("3 of 3 done").wait_for()
+    assert page.get_by_role("button", name="Cancel").is_disabled()
+    table = page.locator("[class*=st-key-queue-table] canvas").first
+    table.click(position={"x": 12, "y": 35 + 17})  # the first row's box
+    page.wait_for_selector(TRANSCRIPT)
+    assert page.locator("[class*=st-key-facts-recording]").get_by_text("5.wav").count() == 1
+    page.get_by_role("button", name="Close the list").click()
+    page.get_by_text("3 of 3 done").wait_for(state="detached")
+
+
+def test_a_layer_is_knocked_out_and_every_layer_measured(visit, tmp_path):
+    page = visit()
+    page.get_by_text("No recording yet").wait_for()
+    upload(page, "speech.wav", wav_bytes(tmp_path))
+    page.get_by_text("Nothing is removed. Choose a layer").wait_for()
+    page.get_by_role("combobox", name="Remove a layer of the language model").click()
+    page.get_by_role("option", name="2", exact=True).click()
+    page.get_by_text(re.compile(r"(still|now) \w+ \([01]\.\d\d\)")).wait_for()
+    page.get_by_text("Remove every layer once").click()
+    page.locator("[class*=st-key-damage-encoder]").wait_for()
+    values = re.findall(r"[+−-]\d\.\d\d", page.locator("[class*=st-key-damage-encoder]").inner_text())
+    assert len(values) >= 6  # two tasks, three states
+
+
+def test_the_report_draws_its_figures_without_a_network(chromium, built_run, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(report_html(built_run), encoding="utf-8")
+    page, asked, errors = chromium.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(file.as_uri())
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    figures = page.locator("[data-figure]").count()
+    page.wait_for_function(f"document.querySelectorAll('.js-plotly-plot').length === {figures}")
+    assert figures >= 8 and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert errors == [] and page.locator("img[src='x']").count() == 0
+    page.close()

@@ -3,8 +3,6 @@
 import html
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +11,8 @@ from factories import tiny_config
 from harmonifuse_core.config import save_yaml
 from harmonifuse_core.report import main, report_html
 from harmonifuse_core.reporting import figures
-from harmonifuse_core.reporting.page import Figure, Section, Table, literal, plotly_script, render
+from harmonifuse_core.reporting import page as page_module
+from harmonifuse_core.reporting.page import Figure, ReportError, Section, Table, literal, plotly_script, render
 from harmonifuse_core.routing import RoutingRecord, RoutingWriter
 from harmonifuse_core.runs import RunError, RunFolder, write_json, write_text
 
@@ -25,6 +24,7 @@ SCRIPT = re.compile(r"<script(?: type=\"application/json\" id=\"([\w-]+)\")?>(.*
 def run(tmp_path) -> RunFolder:
     """A run whose every text is hostile, without a model."""
     run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
     save_yaml(tiny_config("whisper", title=HOSTILE, description=f"{HOSTILE}\n\nmore"), run.config_file)
     rows = [
         {"step": step, "tasks": {"asr": {"loss": 3.0 / step, "encoder_alpha": [0.2, 0.8], "lm_alpha": [0.5, 0.5]}},
@@ -62,7 +62,7 @@ def test_the_report_has_every_part_with_its_numbers(run):
     for part in ("What this run is", "Results", "Which layers the tasks use", "Training", "Analysis: faithfulness",
                  "Probes: probe", "How to read this", "faithful", "Loss of each task", "Score by layer"):  # fmt: skip
         assert part in page
-    assert "0.4321" in page and "0.3000" in page and "0.3000" in page  # UA, its interval, mean alpha of layer 0
+    assert "0.4321" in page and "0.6000" in page and "0.3000" in page  # UA, its interval, mean alpha of layer 0
     specs = [json.loads(text) for name, text in SCRIPT.findall(report_html(run)) if name]
     maps = [s for s in specs if s["data"][0]["type"] == "heatmap"]
     assert np.allclose(maps[0]["data"][0]["z"], [[0.3, 0.7]]) and np.allclose(maps[1]["data"][0]["z"], [[0.7, 0.3]])
@@ -93,6 +93,7 @@ def test_hostile_text_stays_text(run):
 
 def test_an_empty_run_says_what_to_do(tmp_path):
     run = RunFolder(tmp_path / "bare")
+    run.path.mkdir()
     save_yaml(tiny_config("whisper", title="Bare"), run.config_file)
     page = outside_of_scripts(report_html(run))
     assert "This run is untrained" in page and "harmonifuse_core.train" in page
@@ -121,9 +122,11 @@ def test_the_command_writes_the_file_and_names_what_is_wrong(run, tmp_path, caps
     assert "is not a run folder" in capsys.readouterr().err
 
 
-def test_plotly_is_not_imported():
-    code = "import sys, harmonifuse_core.report as r; r.render('t', (), ()); sys.exit('plotly' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+def test_without_plotly_the_remedy_is_named(run, monkeypatch, capsys):
+    monkeypatch.setattr(page_module, "find_spec", lambda name: None)
+    with pytest.raises(ReportError, match="plotly is not installed"):
+        report_html(run)
+    assert main([str(run.path)]) == 1 and "pip install" in capsys.readouterr().err
 
 
 def test_values_that_json_does_not_know_are_left_out_of_figures():

@@ -1,0 +1,52 @@
+"""Widgets whose value stands in the address, so that a link brings back the view."""
+
+from collections.abc import Callable, Sequence
+
+import streamlit as st
+
+from app import state
+from app.components.plain import notes
+
+ANY = "any"
+
+
+def select(label: str, name: str, options: Sequence[str], default: str, titles: Callable = str, **more) -> str:
+    """A select box; `name` is its word in the address. Session keys are the page's and the word's."""
+    key, broken = _start(name, options, default)
+    value = st.selectbox(
+        label, options, key=key, format_func=titles, on_change=state.keep_choice, args=(key, name, default), **more
+    )  # fmt: skip
+    notes(f"choice-{name}", broken)
+    return value
+
+
+def segments(label: str, name: str, options: Sequence[str], default: str, titles: Callable = str, **more) -> str:
+    """Few options side by side, one of them always chosen."""
+    key, broken = _start(name, options, default)
+    value = st.segmented_control(
+        label, options, key=key, format_func=titles, required=True, on_change=state.keep_choice,
+        args=(key, name, default), **more,
+    )  # fmt: skip
+    notes(f"choice-{name}", broken)
+    return value
+
+
+def slider(label: str, name: str, options: Sequence[str], default: str, **more) -> str:
+    key, broken = _start(name, options, default)
+    value = st.select_slider(
+        label, options, key=key, on_change=state.keep_choice, args=(key, name, default), **more
+    )  # fmt: skip
+    notes(f"choice-{name}", broken)
+    return value
+
+
+def text(label: str, name: str, **more) -> str:
+    key = f"choice-{name}"
+    state.start_text(key, name)
+    return st.text_input(label, key=key, max_chars=200, on_change=state.keep_choice, args=(key, name, ""), **more)
+
+
+def _start(name: str, options: Sequence[str], default: str) -> tuple[str, list[str]]:
+    key = f"choice-{name}"
+    broken = state.start_choice(key, name, options, default)
+    return key, [broken] if broken else []

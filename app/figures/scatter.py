@@ -1,0 +1,78 @@
+"""Points on a plane, one an utterance: told apart by colour, symbol and name, or shaded by a number."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.figures.base import colour_bar, literal, styled
+from app.palette import CIVIDIS, OKABE_ITO, Theme, class_colour, class_symbol, colour_scale
+
+MOST_GROUPS = len(OKABE_ITO)
+OTHER, NONE = "all others", "not recorded"
+SIZE = 7
+
+
+def scatter(table: pd.DataFrame, colour: str, axes: tuple[str, str], theme: Theme) -> go.Figure:
+    """`table` has `x`, `y`, `utterance` and the column `colour`; every point carries its row's place."""
+    figure, places = go.Figure(), np.arange(len(table))
+    if pd.api.types.is_numeric_dtype(table[colour]) and not pd.api.types.is_bool_dtype(table[colour]):
+        _by_number(figure, table, places, colour, theme)
+    else:
+        _by_group(figure, table, places, colour, theme)
+    styled(figure, theme, 500, xaxis_title=axes[0], yaxis_title=axes[1], dragmode="lasso", hovermode="closest")
+    figure.update_layout(newselection={"line": {"color": theme.accent, "width": 2}})
+    if len(figure.data) > 1:
+        legend = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "font": {"color": theme.text}}
+        figure.update_layout(showlegend=True, legend=legend | {"itemsizing": "constant"})
+    return figure
+
+
+def groups(values: pd.Series) -> tuple[list[str], np.ndarray]:
+    """Names in a constant order, the seven most frequent apart, and the group of each value (N,)."""
+    text = values.astype("string").fillna(NONE)
+    counts = text[text != NONE].value_counts()
+    chosen = sorted(counts.index[:MOST_GROUPS])
+    names = [*chosen, *([OTHER] if len(counts) > MOST_GROUPS else []), *([NONE] if (text == NONE).any() else [])]
+    of = {name: place for place, name in enumerate(names)}
+    return names, np.array([of.get(value, of.get(OTHER, -1)) for value in text], int)
+
+
+def _by_group(figure: go.Figure, table: pd.DataFrame, places: np.ndarray, colour: str, theme: Theme) -> None:
+    names, group = groups(table[colour])
+    for number, name in enumerate(names):
+        mine = places[group == number]
+        rest = name in (OTHER, NONE)
+        shade = theme.muted if rest else class_colour(name, number, theme)
+        marker = {"color": shade, "symbol": "circle-open" if rest else class_symbol(number)}
+        _add(figure, table, mine, f"{name} ({len(mine)})", name, marker, theme)
+
+
+def _by_number(figure: go.Figure, table: pd.DataFrame, places: np.ndarray, colour: str, theme: Theme) -> None:
+    """From the 2nd to the 98th percentile, so that no outlier takes the whole scale; missing ones stay hollow."""
+    values = table[colour].to_numpy(float)
+    known = np.isfinite(values)
+    if known.any():
+        low, high = np.percentile(values[known], [2, 98])
+        high = high if high > low else low + 1
+        bar = colour_bar(theme, colour)
+        marker = {
+            "color": values[known],
+            "colorscale": colour_scale(CIVIDIS),
+            "cmin": low,
+            "cmax": high,
+            "colorbar": bar,
+        }
+        _add(figure, table, places[known], colour, "", marker, theme)
+    if not known.all():
+        marker = {"color": theme.muted, "symbol": "circle-open"}
+        _add(figure, table, places[~known], f"{NONE} ({(~known).sum()})", NONE, marker, theme)
+
+
+def _add(figure: go.Figure, table: pd.DataFrame, mine: np.ndarray, name: str, group: str, marker: dict, theme: Theme):
+    rows = table.iloc[mine]
+    figure.add_scatter(
+        x=rows["x"].to_numpy(np.float32), y=rows["y"].to_numpy(np.float32), mode="markers", name=literal(name),
+        customdata=np.stack([mine, [literal(u, 60) for u in rows["utterance"]]], axis=1).tolist() if len(mine) else [],
+        marker={"size": SIZE, "line": {"color": theme.text, "width": 0.4}} | marker,
+        hovertemplate=f"%{{customdata[1]}}<extra>{literal(group)}</extra>",
+    )  # fmt: skip

@@ -1,0 +1,217 @@
+"""Pages that read results, in their states: nothing there, damaged, whole; with planted numbers and hostile text."""
+
+from pathlib import Path
+
+import pandas as pd
+import planted_results as planted
+import pytest
+from factories import tiny_config
+from streamlit.testing.v1 import AppTest
+
+from app import jobs
+from app.services import result_files
+from harmonifuse_core.config import save_yaml
+from harmonifuse_core.runs import RunFolder, write_text
+
+MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+PATIENCE = 120  # seconds; the machine may be busy
+RUN_PAGES = ("faithfulness", "prompt_lab", "probes")
+TEXTS = ("title", "header", "subheader", "markdown", "caption", "text", "code", "error", "warning", "info")
+
+
+def opened(page: str, **query: str) -> AppTest:
+    """A page of the dashboard, without any exception on it."""
+    at = AppTest.from_file(str(MAIN), default_timeout=PATIENCE)
+    at.run()
+    at.switch_page(f"views/{page}.py")
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception, at.exception[0].message
+    return at
+
+
+def shown(at: AppTest) -> str:
+    return "\n".join(str(element.value) for kind in TEXTS for element in at.get(kind))
+
+
+def hostile_places(at: AppTest) -> set[str]:
+    """Kinds of elements that hold the hostile text."""
+    kinds = (*TEXTS, "html", "expander", "button", "tab")
+    return {k for k in kinds for e in at.get(k) if planted.HOSTILE in str(getattr(e, "value", getattr(e, "label", "")))}
+
+
+@pytest.fixture
+def run(runs_folder) -> RunFolder:
+    """A config and nothing else."""
+    run = RunFolder(runs_folder / "one")
+    run.path.mkdir()
+    save_yaml(tiny_config("whisper", title="A run"), run.config_file)
+    return run
+
+
+@pytest.fixture
+def planted_run(run) -> RunFolder:
+    planted.plant(run)
+    return run
+
+
+@pytest.mark.parametrize("page", [*RUN_PAGES, "compare"])
+def test_without_any_run_each_page_says_how_to_make_one(runs_folder, page):
+    assert "There is no run yet" in shown(opened(page))
+
+
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [
+        ("faithfulness", "--only faithfulness"), ("prompt_lab", "--only prompts"), ("probes", "-m probes.run --run"),
+        ("compare", "python -m harmonifuse_core.train"),
+    ],
+)  # fmt: skip
+def test_without_its_result_a_page_gives_the_exact_command(run, page, command):
+    at = opened(page)
+    assert command in shown(at)
+    if page != "compare":
+        assert f"--run {run.path}" in shown(at) and at.button(
+            key=next(k for k in keys(at) if k.startswith("job-start"))
+        )
+
+
+def keys(at: AppTest) -> list[str]:
+    return [button.key or "" for button in at.button]
+
+
+def test_the_command_follows_the_fields_and_a_server_may_keep_the_button(run, monkeypatch):
+    at = opened("faithfulness")
+    at.number_input(key="job-limit-faithfulness").set_value(0)
+    at.text_input(key="job-split-faithfulness").set_value("dev two").run()
+    command = next(code.value for code in at.code if "analyse" in code.value)
+    assert "--split 'dev two'" in command and "--limit" not in command
+    monkeypatch.setenv("HARMONIFUSE_JOBS", "off")
+    assert not [key for key in keys(opened("faithfulness")) if key.startswith("job-start")]
+
+
+@pytest.mark.parametrize("page", RUN_PAGES)
+def test_a_damaged_result_is_explained_and_its_command_given(planted_run, page):
+    for name in planted_run.names("analysis", ".json"):
+        write_text(planted_run.part("analysis", name), '{"tables": {"layers": 3}')
+    write_text(planted_run.part("probes", "tones-test.json"), "[]")
+    said = shown(opened(page))
+    assert "This result cannot be read." in said and "is damaged" in said and "python -m " in said
+
+
+VIEWS = [
+    ("faithfulness", "verdict", "Faithful", 1), ("faithfulness", "curves", "Insertion", 4),
+    ("faithfulness", "agreement", "Alpha and effective share against the damage", 1), ("faithfulness", "layers", "", 1),
+    ("faithfulness", "input", "The input matters", 2), ("faithfulness", "tasks", "Centre of mass", 3),
+    ("faithfulness", "needs", "ASR: what the answer loses without a layer", 3),
+    ("faithfulness", "signatures", "Found: 1", 0), ("prompt_lab", "batch", "Prompt ignored", 1),
+    ("prompt_lab", "tokens", "SER: what the answer loses without a prompt token", 2), ("probes", "found", "Held", 1),
+    ("probes", "joined", "Not joined: damage. no faithfulness", 2), ("probes", "layers", "", 1),
+    ("probes", "sets", "Best layer over log-mel", 3), ("probes", "confusion", "not stored", 0),
+    ("probes", "erasure", "SER without emotion", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "view", "expected", "charts"), VIEWS)
+def test_each_view_shows_its_result_with_table_definition_and_export(planted_run, page, view, expected, charts):
+    at = opened(page, view=view)
+    assert expected in shown(at)
+    assert len(at.get("plotly_chart")) == charts
+    if view != "confusion":
+        assert at.dataframe and "Definition of " in shown(at) and len(at.get("download_button")) >= 2
+    assert hostile_places(at) <= {"text"}
+
+
+def test_a_link_opens_its_task_and_stage_and_the_table_is_the_files(planted_run):
+    at = opened("faithfulness", view="curves", task="ser", stage="lm")
+    table = at.dataframe[0].value
+    rows = [r for r in planted.faithfulness()["tables"]["curves"]["rows"] if (r["task"], r["stage"]) == ("ser", "lm")]
+    pd.testing.assert_frame_equal(table.reset_index(drop=True), pd.DataFrame(rows), check_dtype=False)
+
+
+def test_a_broken_link_says_what_was_ignored(planted_run):
+    said = shown(opened("faithfulness", view="No View", stage="attic"))
+    assert "view=No View is not the name of a view" in said and "stage=attic is not a stage" in said
+
+
+def test_every_prompt_is_asked_live_and_moves_the_lm_alone(full_run):
+    at = opened("prompt_lab", view="live", run="full")
+    at.button(key="sample-input-quick-voice").click().run()
+    at.text_area(key="lab-typed").set_value(f"{planted.HOSTILE}\nSecond").run()
+    at.button(key="lab-ask").click().run()
+    assert not at.exception, at.exception[0].message
+    table = at.dataframe[0].value
+    assert set(table["task"]) == {"asr", "ser"} and list(table["prompt"]).count(planted.HOSTILE) == 2
+    own = table[table["kind"] == "own prompt"]
+    assert len(own) == 2 and (own["lm_jsd"] == 0).all() and not own["changed"].any()
+    assert table["lm_jsd"].max() > 1e-6 and table["encoder_jsd"].abs().max() < 1e-9
+    alpha = table[[c for c in table if c.startswith("alpha ")]]
+    assert alpha.sum(axis=1).tolist() == pytest.approx([1.0] * len(table), abs=1e-5)
+    assert hostile_places(at) <= {"text"}
+
+
+# --- studies ---
+
+
+def test_without_a_study_the_page_gives_the_command(runs_folder):
+    assert "python -m harmonifuse_core.study" in shown(opened("study"))
+
+
+@pytest.mark.parametrize(
+    ("view", "expected", "charts"),
+    [("claims", "Supported here", 1), ("scores", "UA on test", 1), ("weights", "one standard deviation", 1),
+     ("costs", "What each system costs", 0)],
+)  # fmt: skip
+def test_a_whole_study_shows_claims_scores_weights_and_costs(runs_folder, view, expected, charts):
+    planted.plant_study(runs_folder)
+    at = opened("study", view=view, study="study-e2")
+    assert expected in shown(at) and "A planted study" in shown(at) and "not whole yet" not in shown(at)
+    assert len(at.get("plotly_chart")) == charts and at.get("download_button")
+    assert hostile_places(at) <= {"text"}
+
+
+def test_an_unfinished_study_says_how_far_it_is_and_how_to_go_on(runs_folder):
+    folder = planted.plant_study(runs_folder, done=3)
+    said = shown(opened("study"))
+    assert "3 of 4 cells" in said and f"--output {folder.path}" in said and "--table-only" in said
+    write_text(folder.table_file, "{")
+    assert "table.json is damaged" in shown(opened("study"))
+
+
+# --- two runs, jobs ---
+
+
+def test_two_runs_are_compared_on_what_both_answered(full_run, runs_folder):
+    import shutil
+
+    shutil.copytree(full_run.path, runs_folder / "twin")
+    at = opened("compare", run="full", versus="twin", result="test")
+    said = shown(at)
+    assert "No provable difference" in said and "A: full · B: twin" in said
+    scores = next(frame.value for frame in at.dataframe if "p_holm" in frame.value)
+    assert (scores["difference"] == 0).all() and set(scores["better"]) == {"neither"}
+    at.toggle(key="versus-parameters").set_value(True).run()
+    assert not at.exception
+    moved = next(frame.value for frame in at.dataframe if "relative" in frame.value)
+    assert (moved["relative"] == 0).all() and moved["values"].sum() > 1000 and "encoder layer 1" in set(moved["group"])
+
+
+def test_runs_without_a_shared_evaluation_get_both_commands(full_run, run):
+    said = shown(opened("compare", run="full", versus="one"))
+    assert "share no logged evaluation" in said and said.count("harmonifuse_core.evaluate --run") == 2
+
+
+def test_jobs_are_listed_with_their_end_and_survive_a_new_session(runs_folder, run):
+    assert "Nothing was started from here yet" in shown(opened("jobs"))
+    place = result_files.jobs_place() / "20260101-000000-analyse-0123ab"
+    place.mkdir(parents=True)
+    arguments = ["--run", planted.HOSTILE]
+    jobs.write(place / jobs.JOB, {"kind": "analyse", "arguments": arguments, "started": "2026-01-01T00:00:00+00:00"})
+    jobs.write(place / jobs.END, {"code": 2})
+    (place / jobs.LOG).write_text(f"analyse: {planted.HOSTILE}")
+    at = opened("jobs")
+    assert "Failed (exit code 2)" in shown(at) and f"analyse: {planted.HOSTILE}" in shown(at)
+    assert hostile_places(at) <= {"text", "code"}
+    at.button(key="jobs-clear").click().run()
+    assert not place.exists()

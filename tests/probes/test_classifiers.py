@@ -1,0 +1,82 @@
+"""The batched fits are scikit-learn's, one at a time."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from probes.classifiers import Problem, fit_logistic, fit_ridge, make_design
+
+
+def data(layers: int = 2, count: int = 120, width: int = 20, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    base = rng.standard_normal((count, 6))
+    mixes = rng.standard_normal((layers, 6, width))
+    features = base @ mixes + 0.5 * rng.standard_normal((layers, count, width)) + 3
+    codes = (base[:, :3] + 0.7 * rng.standard_normal((count, 3))).argmax(1)
+    binary = (base[:, 4] + 0.5 * rng.standard_normal(count) > 0).astype(int)
+    return torch.from_numpy(features.astype(np.float32)), codes, binary, base[:, 5], rng.random(count) < 0.75
+
+
+def standardised(features, train):
+    x = features.numpy().astype(float)
+    return (x - x[:, train].mean(1, keepdims=True)) / x[:, train].std(1, keepdims=True)
+
+
+@pytest.mark.parametrize("width", [20, 150])  # fewer and more features than utterances
+def test_logistic_fits_are_those_of_scikit_learn(width):
+    features, codes, binary, _, train = data(width=width)
+    unlabelled = np.arange(len(codes)) % 11 == 0  # some utterances lack the second label
+    learn = train & ~unlabelled
+    problems = [Problem(np.where(train, codes, -1), 3), Problem(np.where(learn, binary, -1), 2)] * 2
+    strengths = [1e-3, 1e-3, 0.1, 0.1]
+    fitted = fit_logistic(make_design(features, train), problems, strengths)
+    x = standardised(features, train)
+    for number, (problem, strength) in enumerate(zip(problems, strengths, strict=True)):
+        chances = torch.softmax(fitted.logits(number), -1).numpy()
+        rows = problem.codes >= 0
+        for layer in range(len(x)):
+            reference = LogisticRegression(C=strength, max_iter=2000, tol=1e-8).fit(x[layer][rows], problem.codes[rows])
+            assert np.abs(chances[layer] - reference.predict_proba(x[layer])).max() < 0.01
+
+
+def test_each_layer_may_have_its_own_penalty_and_batch_equals_loop():
+    features, codes, binary, _, train = data()
+    design = make_design(features, train)
+    problems = [Problem(np.where(train, codes, -1), 3), Problem(np.where(train, binary, -1), 2)]
+    strengths = torch.tensor([[0.01, 0.1], [1.0, 0.001]])
+    together = fit_logistic(design, problems, strengths)
+    for layer in range(2):
+        for number, problem in enumerate(problems):
+            alone = fit_logistic(design.rows(slice(layer, layer + 1)), [problem], [float(strengths[layer, number])])
+            difference = torch.softmax(together.logits(number)[layer], -1) - torch.softmax(alone.logits(0)[0], -1)
+            assert difference.abs().max() < 0.01
+
+
+def test_a_constant_feature_and_a_class_that_never_comes_do_no_harm():
+    features, codes, _, _, train = data()
+    features[:, :, 3] = 7.0
+    fitted = fit_logistic(make_design(features, train), [Problem(np.where(train, codes, -1), 5)], [0.1])
+    logits = fitted.logits(0)
+    assert torch.isfinite(logits).all() and logits.argmax(-1).max() < 3
+
+
+def test_nothing_of_the_tested_utterances_reaches_the_fit():
+    features, codes, _, _, train = data()
+    problem = Problem(np.where(train, codes, -1), 3)
+    before = fit_logistic(make_design(features, train), [problem], [0.1]).logits(0)[:, train]
+    changed = features.clone()
+    changed[:, ~train] += 100
+    after = fit_logistic(make_design(changed, train), [problem], [0.1]).logits(0)[:, train]
+    assert torch.allclose(before, after, atol=1e-4)
+
+
+def test_ridge_is_that_of_scikit_learn():
+    features, _, _, values, train = data()
+    design = make_design(features, train)
+    found = fit_ridge(design, torch.from_numpy(values)[:, None], train, [0.01, 1.0])
+    x = standardised(features, train)
+    for place, penalty in enumerate((0.01, 1.0)):
+        for layer in range(len(x)):
+            reference = Ridge(alpha=penalty * train.sum()).fit(x[layer][train], values[train])
+            assert np.allclose(found[place, layer, :, 0], reference.predict(x[layer]), atol=1e-3)
