@@ -125,11 +125,11 @@ def _creation(files: RoutingFiles) -> str:
     columns = [f"{_or_null(files, name)} AS {name}" for name in _PLAIN]
     columns += [f"{_or_null(files, name, 'DOUBLE')} AS {name}" for name in NUMBERS]
     reference, prediction = _or_null(files, "reference"), _or_null(files, "prediction")
-    label = f"coalesce({_or_null(files, 'label')}, CASE WHEN list_contains(?, task) THEN {reference} END)"
+    label = f"coalesce({_or_null(files, 'label')}, CASE WHEN list_contains(?::VARCHAR[], task) THEN {reference} END)"
     share = "CAST(share AS FLOAT[])" if "share" in files.columns else "CAST(NULL AS FLOAT[])"
     return (
         f"CREATE TABLE answers AS SELECT {', '.join(columns)}, {label} AS label, "
-        f"CASE WHEN list_contains(?, task) THEN {prediction} END AS prediction_class, "
+        f"CASE WHEN list_contains(?::VARCHAR[], task) THEN {prediction} END AS prediction_class, "
         f"{_OUTCOME if 'error' in files.columns else repr('no reference')} AS outcome, "
         "evaluations, "
         f"{_ENTROPY} AS entropy, {_CENTRE} AS centre, list_position(alpha, list_max(alpha)) - 1 AS top, "

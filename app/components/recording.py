@@ -14,20 +14,21 @@ TYPES = ["wav", "flac", "ogg", "oga", "opus", "mp3", "m4a", "mp4", "aac", "webm"
 UPLOAD, MICROPHONE = "upload", "microphone"
 
 
-def choose(several: Callable[[], None]) -> Clip | None:
+def choose(several: Callable[[], None] | None = None) -> Clip | None:
     """The widgets, the player and what is known of the file; returns this session's recording.
 
-    several: draws what brings several files at once.
+    several: draws what brings several files at once; without it there is no such tab.
     """
-    upload, record, many = st.tabs(["Upload", "Record", "Several files"])
+    upload, record, *many = st.tabs(["Upload", "Record", *(["Several files"] if several else [])])
     with upload:
         st.file_uploader(
             "Recording (up to 25 MB and 10 minutes)", TYPES, key=UPLOAD, on_change=_take_widget, args=(UPLOAD,)
         )
     with record:
         st.audio_input("Speak, then stop", key=MICROPHONE, on_change=_take_widget, args=(MICROPHONE,))
-    with many:
-        several()
+    if several is not None:
+        with many[0]:
+            several()
     sample_buttons("input")
     if message := st.session_state.get(state.RECORDING_PROBLEM):
         problem("recording", "This recording cannot be used. Choose another one.", message)

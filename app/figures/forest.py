@@ -1,5 +1,6 @@
 """Forest plots: one row an estimate, its interval as a line, its name and numbers written above it."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -10,7 +11,8 @@ from app.figures.base import legend_below, literal, styled
 from app.palette import Theme, class_symbol, task_colour
 
 MOST_ROWS = 100
-ROW_HEIGHT, FRAME = 44, 64
+LINE_HEIGHT, GAP, FRAME = 16, 28, 64
+LINE, MOST_LINES = 44, 3  # characters that fit on a phone; a longer name is cut, the table has it whole
 
 
 @dataclass(frozen=True)
@@ -35,24 +37,25 @@ def forest(
     if len(rows) > MOST_ROWS:
         raise ValueError(f"{len(rows)} rows are too many for one forest plot: at most {MOST_ROWS}")
     bare = all(row.low is None for row in rows)
+    names = [written(row, signed, digits, bare) for row in rows]
+    row_height = GAP + LINE_HEIGHT * max((name.count("<br>") + 1 for name in names), default=1)
     groups = list(dict.fromkeys(row.group for row in rows))
     figure = go.Figure()
     for place, group in enumerate(groups):
         _draw(figure, [(i, row) for i, row in enumerate(rows) if row.group == group], place, theme, signed, digits)
-    styled(figure, theme, FRAME + ROW_HEIGHT * len(rows) + (36 if len(groups) > 1 else 0), xaxis_title=title)
+    styled(figure, theme, FRAME + row_height * len(rows) + (36 if len(groups) > 1 else 0), xaxis_title=title)
     if reference is not None:
         figure.add_vline(x=reference, line={"color": theme.muted, "dash": "dash", "width": 1})
-    for index, row in enumerate(rows):
-        text = f"{literal(row.label, 60)}: <b>{told(row, signed, digits, bare)}</b>"
+    for index, text in enumerate(names):
         figure.add_annotation(
-            text=text, x=0, xref="paper", xanchor="left",
-            y=index - 0.18, yanchor="bottom", showarrow=False, align="left", font={"size": 12, "color": theme.text},
+            text=text, x=0, xref="paper", xanchor="left", y=index - 9 / row_height, yanchor="bottom", showarrow=False,
+            align="left", font={"size": 12, "color": theme.text},
         )  # fmt: skip
-    figure.update_yaxes(range=[len(rows) - 0.5, -0.75], showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_yaxes(range=[len(rows) - 0.7, -0.95], showticklabels=False, showgrid=False, zeroline=False)
     figure.update_xaxes(range=list(span or reach(rows, reference)))
     if len(groups) > 1:
         legend_below(figure, theme)
-        figure.update_layout(legend={"y": -44 / (ROW_HEIGHT * len(rows))})
+        figure.update_layout(legend={"y": -44 / (row_height * len(rows))})
     return figure
 
 
@@ -67,6 +70,14 @@ def _draw(figure: go.Figure, rows: list[tuple[int, Estimate]], place: int, theme
         customdata=[f"{literal(row.label, 60)}: {told(row, signed, digits)}" for _, row in rows],
         hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
+
+
+def written(row: Estimate, signed: bool, digits: int, bare: bool) -> str:
+    """Name and numbers as the figure writes them, in lines that fit on a phone."""
+    numbers = f"<b>{told(row, signed, digits, bare)}</b>"
+    lines = textwrap.wrap(" ".join(row.label.split()), LINE, max_lines=MOST_LINES, placeholder=" …") or [""]
+    whole = len(lines) == 1 and len(lines[0]) + len(numbers) - 7 <= LINE + 6
+    return "<br>".join(literal(line, LINE) for line in lines) + (": " if whole else ":<br>") + numbers
 
 
 def told(row: Estimate, signed: bool = True, digits: int = 3, bare: bool = False) -> str:

@@ -70,9 +70,8 @@ def compare_runs(a: pd.DataFrame, b: pd.DataFrame, evaluation: str, *, seed: int
                 divergence.append(divergence_row(task, stage, one, two, **how))
             else:
                 counts = [len(frame["alpha"].iloc[0]) for frame in (one, two)]
-                missing.append(
-                    Verdict(f"{stage} / {task}", "not available", f"{counts[0]} states against {counts[1]}.")
-                )
+                why = f"{counts[0]} states in A, {counts[1]} in B: layers do not compare."
+                missing.append(Verdict(f"{stage} / {task}", "not available", why))
     if not seen:
         raise RoutingError("the runs answered no utterance and task in common: evaluate both on the same manifest")
     correct_for_many(scores)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import tiny_run, tone, write_wav
+from factories import tiny_config, tiny_run, tone, write_wav
 
+from harmonifuse_core.config import save_yaml
 from harmonifuse_core.data.manifest import Utterance
 from harmonifuse_core.inference.predict import predict
 from harmonifuse_core.metrics import classification_report, transcription_report, word_errors
@@ -50,6 +51,15 @@ def runs_folder(tmp_path, monkeypatch) -> Path:
 def full_run(runs_folder, built_run) -> RunFolder:
     shutil.copytree(built_run.path, runs_folder / "full")
     return RunFolder(runs_folder / "full")
+
+
+@pytest.fixture
+def bare_run(runs_folder) -> RunFolder:
+    """A config and nothing else."""
+    run = RunFolder(runs_folder / "bare")
+    run.path.mkdir()
+    save_yaml(tiny_config("whisper", title="A bare run"), run.config_file)
+    return run
 
 
 @pytest.fixture

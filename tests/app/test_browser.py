@@ -22,6 +22,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 120_000  # ms; the machine may be busy
 TRANSCRIPT = "[class*=st-key-transcript]"
+PAGES = ["", *re.findall(r'url_path="([^"]+)"', (ROOT / "app" / "main.py").read_text())]
+SERIOUS = {"serious", "critical"}
 pytestmark = pytest.mark.browser
 
 
@@ -74,8 +76,8 @@ def visit(chromium, server):
     """`visit(path)` opens a page as a new visitor; asks of other machines and dialogs make the test fail."""
     contexts, elsewhere, dialogs = [], [], []
 
-    def open_page(path: str = "", width: int = 1440):
-        context = chromium.new_context(viewport={"width": width, "height": 900})
+    def open_page(path: str = "", width: int = 1440, scheme: str = "light"):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
@@ -166,8 +168,9 @@ def test_a_corrupt_file_gives_a_message_and_the_app_goes_on(visit, tmp_path):
 @pytest.mark.parametrize("path", ["", "run"])
 def test_on_a_phone_nothing_sticks_out(visit, path):
     page = visit(path, width=390)
-    page.get_by_text("Can its numbers be trusted?" if path else "No recording yet", exact=True).wait_for()
+    settled(page)
     if not path:
+        page.get_by_text("No recording yet", exact=True).wait_for()
         page.get_by_role("button", name="Quick").click()
         page.wait_for_selector(TRANSCRIPT)
     page.wait_for_timeout(500)
@@ -220,3 +223,72 @@ def test_the_report_draws_its_figures_without_a_network(chromium, built_run, tmp
     assert figures >= 8 and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert errors == [] and page.locator("img[src='x']").count() == 0
     page.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script of axe-core, as the pip package brings it."""
+    package = pytest.importorskip("axe_playwright_python.base", reason="pip install axe-playwright-python")
+    return package.AXE_SCRIPT
+
+
+def settled(page) -> None:
+    """Nothing runs any more: the app has answered, and its figures are drawn."""
+    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget], [data-stale=true]')")
+    page.wait_for_timeout(500)
+
+
+@pytest.mark.parametrize(
+    ("path", "scheme"), [*((path, "light") for path in PAGES), ("overview", "dark"), ("explorer", "dark")]
+)
+def test_axe_finds_nothing_serious_and_on_a_phone_nothing_sticks_out(visit, axe, path, scheme):
+    page = visit(f"{path}?run=full", scheme=scheme)
+    settled(page)
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    told = [
+        f"{v['id']}: {v['help']}: {node['html'][:200]} {node.get('failureSummary', '')[:200]}"
+        for v in found if v["impact"] in SERIOUS for node in v["nodes"]
+    ]  # fmt: skip
+    assert told == [], "\n".join(told)
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_explorer_selects_by_lasso_and_its_link_brings_the_view_back(visit):
+    page = visit("explorer?run=full&task=ser&stage=lm&place=shape&speaker=speaker-1")
+    page.get_by_text("2 answers fit the filter").wait_for()
+    page.get_by_text("All 2 points").wait_for()
+    settled(page)
+    box = page.locator(".nsewdrag").first.bounding_box()
+    left, top, right, low = box["x"] + 2, box["y"] + 2, box["x"] + box["width"] - 2, box["y"] + box["height"] - 2
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, low), (left, low), (left, top + 5)):
+        page.mouse.move(x, y, steps=6)
+    page.mouse.up()
+    page.get_by_text("2 selected").wait_for()
+    page.get_by_label("Colour").press("Enter")
+    page.get_by_role("option", name="Speaker").click()
+    page.wait_for_url(re.compile("colour=speaker"))
+    again = visit(page.url.split("/", 3)[3])
+    again.get_by_text("2 answers fit the filter").wait_for()
+    assert "Speaker" in again.inner_text("body")
+
+
+@pytest.mark.parametrize("path", ["overview", "layers", "explorer"])
+def test_the_keyboard_reaches_what_a_page_offers(visit, path):
+    """Tab leads through the main part, and the focus can be seen on every stop."""
+    page = visit(f"{path}?run=full")
+    settled(page)
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        name = page.evaluate(
+            "() => { const e = document.activeElement; return e.closest('[data-testid=stMain]') ? "
+            "(e.getAttribute('aria-label') || e.textContent || e.tagName).slice(0, 40) : '' }"
+        )
+        reached |= {name} - {""}
+    wanted = {"overview": "Search", "layers": "Difference", "explorer": "Task"}[path]
+    assert any(wanted in name for name in reached), reached

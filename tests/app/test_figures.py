@@ -18,8 +18,10 @@ GRID = np.array([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2]])
 
 
 def test_pure_modules_never_import_streamlit():
-    modules = "palette, tables, comparison, checks, exports, routing_query"
-    code = f"import sys; from app import {modules}; from app.figures import weights, classes, training, sound; "
+    modules = "palette, tables, comparison, checks, exports, routing_query, routing_views, overview, layer_tables"
+    code = (
+        f"import sys; from app import {modules}; from app.figures import weights, classes, training, sound, scatter; "
+    )
     done = subprocess.run([sys.executable, "-c", code + "sys.exit('streamlit' in sys.modules)"], cwd=APP.parent)
     assert done.returncode == 0
 

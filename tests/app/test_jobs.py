@@ -43,7 +43,8 @@ def nap(tmp_path, monkeypatch):
 
     yield start
     for job in started:
-        row = json.loads((folder / job.name / jobs.JOB).read_text())
+        file = folder / job.name / jobs.JOB
+        row = json.loads(file.read_text()) if file.is_file() else {"pid": None, "born": None}
         if jobs.alive(row["pid"], row["born"]):
             os.killpg(row["pid"], signal.SIGKILL)
 

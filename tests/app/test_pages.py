@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-from factories import tiny_config, tone, write_wav
+from factories import tone, write_wav
 from streamlit.testing.v1 import AppTest
 
-from harmonifuse_core.config import save_yaml
-from harmonifuse_core.runs import RunFolder, write_text
+from harmonifuse_core.runs import write_text
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 PATIENCE = 120  # seconds; the machine may be busy
@@ -45,19 +44,10 @@ def press(at: AppTest, key: str) -> AppTest:
     return at
 
 
-@pytest.mark.parametrize("page", ["listen", "run"])
+@pytest.mark.parametrize("page", ["listen", "run", "overview", "layer_weights", "explorer"])
 def test_without_any_run_each_page_says_how_to_make_one(runs_folder, page):
     said = shown(opened(page))
     assert "There is no run yet" in said and "python -m harmonifuse_core.train" in said
-
-
-@pytest.fixture
-def bare_run(runs_folder) -> RunFolder:
-    """A config and nothing else."""
-    run = RunFolder(runs_folder / "bare")
-    run.path.mkdir()
-    save_yaml(tiny_config("whisper", title="A bare run"), run.config_file)
-    return run
 
 
 def test_listen_with_a_config_only_names_what_lacks(bare_run):

@@ -1,5 +1,6 @@
 """Pages that read results, in their states: nothing there, damaged, whole; with planted numbers and hostile text."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -8,25 +9,29 @@ import pytest
 from factories import tiny_config
 from streamlit.testing.v1 import AppTest
 
-from app import jobs
+from app import jobs, services
+from app.components import frame
 from app.services import result_files
 from harmonifuse_core.config import save_yaml
 from harmonifuse_core.runs import RunFolder, write_text
 
-MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+APP = Path(__file__).resolve().parents[2] / "app"
 PATIENCE = 120  # seconds; the machine may be busy
 RUN_PAGES = ("faithfulness", "prompt_lab", "probes")
 TEXTS = ("title", "header", "subheader", "markdown", "caption", "text", "code", "error", "warning", "info")
 
 
 def opened(page: str, **query: str) -> AppTest:
-    """A page of the dashboard, without any exception on it."""
-    at = AppTest.from_file(str(MAIN), default_timeout=PATIENCE)
-    at.run()
-    at.switch_page(f"views/{page}.py")
+    """A page by itself, with the run that the frame would have chosen, without any exception on it."""
+    at = AppTest.from_file(str(APP / "views" / f"{page}.py"), default_timeout=PATIENCE)
+    if names := [run.name for run in services.runs()]:
+        at.session_state[frame.KEPT] = query.get("run", names[0])
     for name, value in query.items():
         at.query_params[name] = value
-    at.run()
+    return checked(at.run())
+
+
+def checked(at: AppTest) -> AppTest:
     assert not at.exception, at.exception[0].message
     return at
 
@@ -54,6 +59,13 @@ def run(runs_folder) -> RunFolder:
 def planted_run(run) -> RunFolder:
     planted.plant(run)
     return run
+
+
+def test_the_router_knows_every_page(run):
+    at = AppTest.from_file(str(APP / "main.py"), default_timeout=PATIENCE).run()
+    for page, title in (("faithfulness", "Faithfulness"), ("study", "Study"), ("jobs", "Jobs")):
+        at.switch_page(f"views/{page}.py")
+        assert checked(at.run()).title[0].value == title
 
 
 @pytest.mark.parametrize("page", [*RUN_PAGES, "compare"])
@@ -139,8 +151,7 @@ def test_every_prompt_is_asked_live_and_moves_the_lm_alone(full_run):
     at = opened("prompt_lab", view="live", run="full")
     at.button(key="sample-input-quick-voice").click().run()
     at.text_area(key="lab-typed").set_value(f"{planted.HOSTILE}\nSecond").run()
-    at.button(key="lab-ask").click().run()
-    assert not at.exception, at.exception[0].message
+    checked(at.button(key="lab-ask").click().run())
     table = at.dataframe[0].value
     assert set(table["task"]) == {"asr", "ser"} and list(table["prompt"]).count(planted.HOSTILE) == 2
     own = table[table["kind"] == "own prompt"]
@@ -183,16 +194,13 @@ def test_an_unfinished_study_says_how_far_it_is_and_how_to_go_on(runs_folder):
 
 
 def test_two_runs_are_compared_on_what_both_answered(full_run, runs_folder):
-    import shutil
-
     shutil.copytree(full_run.path, runs_folder / "twin")
     at = opened("compare", run="full", versus="twin", result="test")
     said = shown(at)
     assert "No provable difference" in said and "A: full · B: twin" in said
     scores = next(frame.value for frame in at.dataframe if "p_holm" in frame.value)
     assert (scores["difference"] == 0).all() and set(scores["better"]) == {"neither"}
-    at.toggle(key="versus-parameters").set_value(True).run()
-    assert not at.exception
+    checked(at.toggle(key="versus-parameters").set_value(True).run())
     moved = next(frame.value for frame in at.dataframe if "relative" in frame.value)
     assert (moved["relative"] == 0).all() and moved["values"].sum() > 1000 and "encoder layer 1" in set(moved["group"])
 
