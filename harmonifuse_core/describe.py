@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
             tasks = len(config.model.tasks)
             print(
                 f"\nmeasured on {options.device}: one step of {tasks} tasks with {step.speech_seconds:g} s each took "
-                f"{step.seconds:.1f} s, peak memory {step.peak / 2**30:.2f} GiB"
+                f"{step.seconds:.1f} s ({step.cpu_seconds:.1f} s of processor), peak memory {step.peak / 2**30:.2f} GiB"
             )
     except (ValueError, OSError) as error:
         print(f"describe: {error}", file=sys.stderr)

@@ -123,9 +123,11 @@ def _front_end(model: HarmoniFuse, seconds: float) -> float:
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """seconds: of one optimiser step on `speech_seconds` of noise a task; peak: bytes of the whole process."""
+    """seconds, cpu_seconds (all threads): of one optimiser step on `speech_seconds` of noise a task; peak: bytes of the
+    whole process."""
 
     seconds: float
+    cpu_seconds: float
     speech_seconds: float
     peak: float
 
@@ -149,13 +151,13 @@ def measure_step(model: HarmoniFuse, config: Config, clips: int = 2, seconds: fl
     batches = {task.name: noise_batch(model, task, clips, seconds).to(model.device) for task in config.model.tasks}
     optimizer = torch.optim.AdamW(parameter_groups(model, config.training))
     model.train()
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     sum(result.loss for result in model(batches).values()).backward()
     nn.utils.clip_grad_norm_(model.parameters(), config.training.clip_norm)
     optimizer.step()
-    spent = time.perf_counter() - started
+    spent, spent_cpu = time.perf_counter() - started, time.process_time() - started_cpu
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if model.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(model.device)
-    return MeasuredStep(spent, clips * seconds, float(peak))
+    return MeasuredStep(spent, spent_cpu, clips * seconds, float(peak))
