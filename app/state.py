@@ -12,6 +12,7 @@ from app.palette import LIGHT, THEMES, Theme
 
 RUN, UTTERANCE, TASK, LAYER = "run", "utt", "task", "layer"
 STAGE, VIEW, OTHER, STUDY, RESULT = "stage", "view", "versus", "study", "result"  # of the pages that read results
+CHOICE = "choice-"  # start of the session keys of widgets whose value stands in the address
 RECORDING = "recording"  # session key of the Clip that this visitor chose; never in a cache
 RECORDING_PROBLEM = "recording_problem"
 LONGEST_NAME, LONGEST_ID, MOST_LAYERS = 200, 500, 1000
@@ -148,8 +149,10 @@ def start_text(key: str, name: str) -> None:
 
 
 def only_run(name: str) -> None:
-    """Another run: what the address says of the old one goes."""
+    """Another run: what the address and the choices on the page say of the old one goes."""
     st.query_params.from_dict({RUN: name})
+    for key in [key for key in st.session_state if str(key).startswith(CHOICE)]:
+        del st.session_state[key]
 
 
 def theme() -> Theme:

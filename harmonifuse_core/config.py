@@ -185,7 +185,7 @@ class TrainingConfig:
 
     Args:
         steps: optimiser steps.
-        batch_size: utterances of each task in a step (by task name, or `default`).
+        batch_size: utterances of each task in a step, over all processes (by task name, or `default`).
         max_batch_seconds: no task's share of a step is longer than this, padding included.
         learning_rate: of new modules; `encoder_rate`, `lm_rate` of pre-trained ones, `gate_rate` of w and b.
         average_decay: exponential moving average of the weights, used for dev scores and export (0: off).

@@ -5,7 +5,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 MAIN = Path(__file__).resolve().parents[1] / "app" / "main.py"
-PATIENCE = 120  # seconds; the machine may be busy
+PATIENCE = 300  # seconds; the machine may be busy
 KINDS = ("title", "header", "subheader", "markdown", "caption", "text", "code", "error", "warning", "info", "badge")
 
 

@@ -41,12 +41,12 @@ def slider(label: str, name: str, options: Sequence[str], default: str, **more) 
 
 
 def text(label: str, name: str, **more) -> str:
-    key = f"choice-{name}"
+    key = f"{state.CHOICE}{name}"
     state.start_text(key, name)
     return st.text_input(label, key=key, max_chars=200, on_change=state.keep_choice, args=(key, name, ""), **more)
 
 
 def _start(name: str, options: Sequence[str], default: str) -> tuple[str, list[str]]:
-    key = f"choice-{name}"
+    key = f"{state.CHOICE}{name}"
     broken = state.start_choice(key, name, options, default)
     return key, [broken] if broken else []

@@ -18,7 +18,7 @@ HOW_TO_READ = """
 - Each column is a token, from its start to its end under the waveform; colours are the weight of each LM layer.
 - **Times** come from the decoder's cross-attention: the frames that it looked at while it wrote the token, joined to a
   monotonic path by dynamic time warping, as OpenAI Whisper makes its word timestamps (heads of the later half of the
-  layers). They are good to about a tenth of a second, and worse where the transcript is wrong.
+  layers). They say where the model looked; they are no forced alignment, and are worse where the transcript is wrong.
 - Where the language model has no cross-attention, tokens are *spread evenly*, and the caption says so.
 """
 

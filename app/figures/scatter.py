@@ -54,14 +54,8 @@ def _by_number(figure: go.Figure, table: pd.DataFrame, places: np.ndarray, colou
     if known.any():
         low, high = np.percentile(values[known], [2, 98])
         high = high if high > low else low + 1
-        bar = colour_bar(theme, colour)
-        marker = {
-            "color": values[known],
-            "colorscale": colour_scale(CIVIDIS),
-            "cmin": low,
-            "cmax": high,
-            "colorbar": bar,
-        }
+        marker = {"color": values[known], "cmin": low, "cmax": high, "showscale": True}
+        marker |= {"colorscale": colour_scale(CIVIDIS), "colorbar": colour_bar(theme, colour)}
         _add(figure, table, places[known], colour, "", marker, theme)
     if not known.all():
         marker = {"color": theme.muted, "symbol": "circle-open"}

@@ -72,10 +72,11 @@ def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_title
     data = []
     for place, (name, (x, y)) in enumerate(series.items()):
         kept = _thinned(len(x), MOST_POINTS)
+        dash = DASHES[(place + place // len(LINES)) % len(DASHES)]  # a colour that comes again has another dash
         data.append({
             "type": "scatter", "mode": "lines+markers" if len(kept) < 25 else "lines", "name": literal(name),
             "x": [float(x[k]) for k in kept], "y": _numbers(np.array([y[k] for k in kept], float)),
-            "line": {"color": LINES[place % len(LINES)], "dash": DASHES[place % len(DASHES)], "width": 2},
+            "line": {"color": LINES[place % len(LINES)], "dash": dash, "width": 2},
         })  # fmt: skip
     layout = _layout(320, {"title": {"text": x_title}}, {"title": {"text": y_title}})
     return {"data": data, "layout": layout | {"showlegend": True, "legend": {"orientation": "h", "y": -0.25}}}

@@ -62,8 +62,8 @@ def _train(cell: Cell, scratch: RunFolder, device: str) -> tuple[HarmoniFuse, di
 
 def heard_seconds(trainer: Trainer) -> float:
     """Seconds of speech in all training steps, by the manifests' durations."""
-    schedules, steps = trainer.batches.schedules.values(), range(trainer.settings.steps)
-    return sum(e.utterance.duration for schedule in schedules for step in steps for e in schedule.batch(step))
+    steps = (trainer.batches.examples(step) for step in range(trainer.settings.steps))
+    return sum(e.utterance.duration for examples in steps for rows in examples.values() for e in rows)
 
 
 def last_losses(rows: list[dict]) -> dict[str, float]:

@@ -34,6 +34,10 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
+def measure(row: dict) -> str:
+    return f"{row['task']} {row['metric'].upper()}"
+
+
 def _range(row: dict, name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return "-" if low is None else f"{percent(low)} to {percent(high)}"
@@ -49,12 +53,12 @@ def _claims(result: AnalysisResult) -> list[str]:
 
 def _comparisons(result: AnalysisResult) -> list[str]:
     rows = [
-        (r["system"], r["baseline"], f"{r['metric'].upper()} {r['evaluation']}", r["expect"], percent(r["benefit"]),
+        (r["system"], r["baseline"], measure(r), r["evaluation"], r["expect"], percent(r["benefit"]),
          _range(r, "benefit"), _range(r, "speakers"), _range(r, "seeds"), _p(r["p"]), _p(r["p_holm"]), r["verdict"])
         for r in result.table("comparisons").rows
     ]  # fmt: skip
-    head = ["system", "baseline", "measure", "expected", "benefit (points)", "95 % speakers and seeds", "speakers",
-            "seeds", "p", "p (Holm)", "verdict"]  # fmt: skip
+    head = ["system", "baseline", "measure", "evaluation", "expected", "benefit (points)", "95 % speakers and seeds",
+            "speakers", "seeds", "p", "p (Holm)", "verdict"]  # fmt: skip
     return ["", "## Comparisons", "", *_table(head, rows), "", result.table("comparisons").definition] if rows else []
 
 
@@ -64,7 +68,7 @@ def _p(value: float | None) -> str:
 
 def _scores(result: AnalysisResult) -> list[str]:
     rows = [
-        (r["system"], r["evaluation"], r["metric"].upper(), percent(r["value"]), _range(r, "value"), _range(r, "seeds"),
+        (r["system"], r["evaluation"], measure(r), percent(r["value"]), _range(r, "value"), _range(r, "seeds"),
          ", ".join(map(percent, r["per_seed"])), f"{r['n']} / {r['speakers']}")
         for r in result.table("scores").rows
     ]  # fmt: skip
@@ -91,7 +95,9 @@ def _costs(result: AnalysisResult) -> list[str]:
     ]  # fmt: skip
     head = ["system", "tasks", "steps", "parameters that learn", "training (CPU s)", "training (s)", "scoring (s)",
             "speech heard (min)"]  # fmt: skip
-    return ["", "## Cost of a cell", "", *_table(head, rows), "", result.table("costs").definition]
+    total = sum(r["seeds"] * (r["train_seconds"] + r["evaluate_seconds"]) for r in result.table("costs").rows)
+    text = f"All cells together: {total / 60:.0f} minutes of one process."
+    return ["", "## Cost of a cell", "", *_table(head, rows), "", text, "", result.table("costs").definition]
 
 
 def _missing(result: AnalysisResult) -> list[str]:

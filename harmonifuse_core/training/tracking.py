@@ -37,7 +37,7 @@ class Trackers:
             self.accelerator.init_trackers(run.name)
         except (ValueError, ImportError, RuntimeError) as error:
             raise ValueError(f"--trackers {names}: {error}") from error
-        if len(self.accelerator.trackers) < len(chosen):
+        if self.accelerator.is_main_process and len(self.accelerator.trackers) < len(chosen):
             raise ValueError(f"--trackers {names}: not all of them are installed; install it, or use --trackers none")
 
     def __call__(self, row: dict):

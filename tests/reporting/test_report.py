@@ -141,3 +141,8 @@ def test_long_series_are_thinned_with_their_ends():
     assert len(spec["data"][0]["z"]) == 3 and len(spec["data"][0]["z"][0]) == figures.MOST_COLUMNS
     assert spec["data"][0]["customdata"][0][-1][1] == "4999"
     assert literal("<b>x</b>  y") == "&lt;b&gt;x&lt;/b&gt; y" and len(literal("x" * 99)) == 60
+
+
+def test_no_two_series_look_alike():
+    spec = figures.lines({f"s{k}": ([1, 2], [0.0, 1.0]) for k in range(30)}, "x", "y")
+    assert len({(trace["line"]["color"], trace["line"]["dash"]) for trace in spec["data"]}) == 30
