@@ -155,7 +155,7 @@ def test_every_prompt_is_asked_live_and_moves_the_lm_alone(full_run):
     table = at.dataframe[0].value
     assert set(table["task"]) == {"asr", "ser"} and list(table["prompt"]).count(planted.HOSTILE) == 2
     own = table[table["kind"] == "own prompt"]
-    assert len(own) == 2 and (own["lm_jsd"] == 0).all() and not own["changed"].any()
+    assert len(own) == 2 and own["lm_jsd"].abs().max() < 1e-12 and not own["changed"].any()
     assert table["lm_jsd"].max() > 1e-6 and table["encoder_jsd"].abs().max() < 1e-9
     alpha = table[[c for c in table if c.startswith("alpha ")]]
     assert alpha.sum(axis=1).tolist() == pytest.approx([1.0] * len(table), abs=1e-5)
