@@ -18,7 +18,7 @@ from probes.signal import MEASURES, measure
 
 @pytest.fixture(scope="module")
 def encoder():
-    torch.manual_seed(0)
+    torch.manual_seed(5)
     return build_encoder(EncoderConfig(name=str(encoder_folder("whisper")), weights="random")).eval()
 
 
