@@ -121,15 +121,14 @@ def table_of(summaries: Sequence[Summary]) -> pd.DataFrame:
     """One row a run: state, main scores with interval, health; the alpha of each task and stage as a list."""
     rows = []
     for summary in summaries:
-        row = {"run": summary.name, "what": summary.title, "state": summary.state, "steps": summary.steps}
-        for key in MAIN:
-            mine = summary.scores[summary.scores["key"] == key]
-            score = mine.iloc[0] if len(mine) else None
-            row[key.upper()] = None if score is None else score["value"]
-            row[f"{key.upper()} 95 %"] = "" if score is None else tables.interval((score["low"], score["high"]))
-            row[f"{key.upper()} on"] = "" if score is None else score["evaluation"]
-        row["health"] = summary.health
+        row = {"run": summary.name, "state": summary.state, "health": summary.health}
+        scores = {key: summary.scores[summary.scores["key"] == key] for key in MAIN}
+        for key, mine in scores.items():
+            row[key.upper()] = mine.iloc[0]["value"] if len(mine) else None
+            row[f"{key.upper()} 95 %"] = tables.interval(tuple(mine.iloc[0][["low", "high"]])) if len(mine) else ""
         row |= {f"alpha {place}": values.tolist() for place, values in summary.alpha.items()}
+        row |= {f"{key.upper()} on": mine.iloc[0]["evaluation"] if len(mine) else "" for key, mine in scores.items()}
+        row |= {"what": summary.title, "steps": summary.steps}
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -63,12 +63,16 @@ def _chosen(key: str, names: list[str]) -> None:
 
 
 def _columns(table: pd.DataFrame) -> dict:
-    config = {"run": st.column_config.TextColumn(pinned=True), "what": st.column_config.TextColumn(width="medium")}
+    config = {"run": st.column_config.TextColumn(pinned=True), "health": st.column_config.TextColumn(width=170)}
     config |= {name: st.column_config.NumberColumn(format="percent") for name in ("WER", "UA") if name in table}
     for name in table:
         if name.startswith("alpha "):
             config[name] = st.column_config.BarChartColumn(
-                name, y_min=0, y_max=1, help="Last logged alpha, layer 0 first, from 0 to 1"
+                name.removeprefix("alpha ").upper(),
+                width=90,
+                y_min=0,
+                y_max=1,
+                help="Last logged alpha, layer 0 first, from 0 to 1",
             )
     return config
 

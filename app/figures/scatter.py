@@ -38,13 +38,16 @@ def groups(values: pd.Series) -> tuple[list[str], np.ndarray]:
 
 
 def _by_group(figure: go.Figure, table: pd.DataFrame, places: np.ndarray, colour: str, theme: Theme) -> None:
+    """The largest group is drawn first, so that it hides no smaller one; the legend keeps the order of names."""
     names, group = groups(table[colour])
-    for number, name in enumerate(names):
-        mine = places[group == number]
+    sizes = np.bincount(group, minlength=len(names))
+    for number in sorted(range(len(names)), key=lambda k: -sizes[k]):
+        name, mine = names[number], places[group == number]
         rest = name in (OTHER, NONE)
         shade = theme.muted if rest else class_colour(name, number, theme)
         marker = {"color": shade, "symbol": "circle-open" if rest else class_symbol(number)}
         _add(figure, table, mine, f"{name} ({len(mine)})", name, marker, theme)
+        figure.data[-1].legendrank = number + 1
 
 
 def _by_number(figure: go.Figure, table: pd.DataFrame, places: np.ndarray, colour: str, theme: Theme) -> None:

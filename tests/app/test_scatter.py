@@ -24,9 +24,9 @@ def test_every_point_is_drawn_once_and_knows_its_row(theme):
     rows = table(label=["sad", "happy", None, "sad"])
     figure = scatter(rows, "label", ("a", "b"), theme)
     assert sorted(places(figure)) == [0, 1, 2, 3]
-    assert [trace.name for trace in figure.data] == ["happy (1)", "sad (2)", f"{NONE} (1)"]
-    sad = figure.data[1]
-    assert places(figure)[1:3] == [0, 3] and sad.x.tolist() == pytest.approx([0, 0.3])
+    assert [t.name for t in sorted(figure.data, key=lambda t: t.legendrank)] == ["happy (1)", "sad (2)", f"{NONE} (1)"]
+    sad = figure.data[0]  # the largest group lies below the others
+    assert places(figure)[:2] == [0, 3] and sad.x.tolist() == pytest.approx([0, 0.3])
     assert sad.marker.color == class_colour("sad", 1, theme)
 
 
