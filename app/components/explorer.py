@@ -12,7 +12,6 @@ from app.figures.scatter import scatter
 from app.routing_index import FIELDS, NUMBERS, Filter, RoutingIndex
 from app.routing_query import RoutingFiles
 from app.routing_views import GROUPS, MOST_POINTS, PLACES, Points
-from harmonifuse_core.config import Config
 from harmonifuse_core.runs import RunFolder
 
 SELECT = {"displaylogo": False, "displayModeBar": True, "scrollZoom": False,
@@ -31,7 +30,7 @@ HOW_TO_READ = """
 """
 
 
-def show(run: RunFolder, config: Config | None, files: RoutingFiles, index: RoutingIndex) -> None:
+def show(run: RunFolder, files: RoutingFiles, index: RoutingIndex) -> None:
     place, colour, wanted = _choices(index)
     found = services.routing_points(files, wanted, place)
     st.caption(_counted(index, found))
@@ -39,7 +38,7 @@ def show(run: RunFolder, config: Config | None, files: RoutingFiles, index: Rout
         st.info("No logged answer fits this filter. Loosen it.", icon=":material/filter_alt_off:")
         return
     selected = _figure(run, found, colour, place, wanted)
-    _table(run, config, found, selected, wanted)
+    _table(run, found, selected, wanted)
     with st.expander("How to read this"):
         st.markdown(HOW_TO_READ)
 
@@ -108,7 +107,7 @@ def _figure(run: RunFolder, found: Points, colour: str, place: str, wanted: Filt
     return sorted({k for k in chosen if 0 <= k < len(found.table)})
 
 
-def _table(run: RunFolder, config: Config | None, found: Points, selected: list[int], wanted: Filter) -> None:
+def _table(run: RunFolder, found: Points, selected: list[int], wanted: Filter) -> None:
     rows = found.table.iloc[selected] if selected else found.table
     st.subheader(f"{len(selected):,} selected" if selected else f"All {len(rows):,} points", anchor=False)
     table = rows[[name for name in SHOWN if name in rows]].dropna(axis="columns", how="all").reset_index(drop=True)
@@ -125,10 +124,10 @@ def _table(run: RunFolder, config: Config | None, found: Points, selected: list[
     elif len(selected) == 1:
         state.set_link(utt=str(table.iloc[0]["utterance"]))
     if identifier := state.link().utterance:
-        heard(run, config, found.table, identifier)
+        heard(run, found.table, identifier)
 
 
-def heard(run: RunFolder, config: Config | None, table: pd.DataFrame, identifier: str) -> None:
+def heard(run: RunFolder, table: pd.DataFrame, identifier: str) -> None:
     """The chosen utterance: what was said and answered, its audio where it is on this machine, its page."""
     st.subheader("Chosen utterance", anchor=False)
     rows = table[table["utterance"] == identifier]
@@ -140,8 +139,8 @@ def heard(run: RunFolder, config: Config | None, table: pd.DataFrame, identifier
             row = rows.iloc[0]
             st.text(f"Answer: {_said(row['prediction'])}\nReference: {_said(row['reference'])}")
     if not rows.empty:
-        _audio(config, rows.iloc[0]["audio"])
-    st.page_link("views/run.py", label="Its weights, on page Run", icon=":material/lab_profile:",
+        _audio(rows.iloc[0]["audio"])
+    st.page_link("views/utterance.py", label="Open its page", icon=":material/open_in_new:",
                  query_params={"run": run.name, "utt": identifier})  # fmt: skip
 
 
@@ -149,14 +148,9 @@ def _said(value) -> str:
     return value if isinstance(value, str) and value else plain.NOT_AVAILABLE
 
 
-def _audio(config: Config | None, name) -> None:
-    path = services.logged_audio(config, name if isinstance(name, str) else None)
-    if path is None:
-        st.caption("Its audio is not on this machine: the manifests that the run's config names do not lead to it.")
-        return
-    try:
-        clip = services.decode(path.read_bytes(), path.name)
-    except (OSError, ValueError) as error:
-        plain.problem("chosen-audio", "Its audio cannot be played.", str(error))
+def _audio(name) -> None:
+    clip = services.recorded(name if isinstance(name, str) else None)
+    if clip is None:
+        st.caption("Its audio is not on this machine, below ../shared/data or a folder that HARMONIFUSE_DATA lists.")
         return
     st.audio(wav_bytes(clip), format="audio/wav", alt="The chosen utterance")

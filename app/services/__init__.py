@@ -37,7 +37,7 @@ from app.services.folders import (
     stamp,
 )
 from app.services.models import Answered, Loaded, Prompts, answer, loaded, model_loads
-from app.services.recordings import SAMPLES, Picture, decode, logged_audio, picture, samples
+from app.services.recordings import SAMPLES, Picture, decode, picture, samples
 from app.services.routing import (
     group_means,
     logged_utterance,
@@ -53,7 +53,7 @@ from harmonifuse_core.data.audio import SAMPLE_RATE
 __all__ = [
     "Answered", "Loaded", "Picture", "Prompts", "REPOSITORY", "RUNS_VARIABLE", "SAMPLES", "SAMPLE_RATE", "answer",
     "card_of", "config_of", "decode", "environment_of", "evaluations", "group_means", "is_trained", "loaded",
-    "logged_audio", "logged_utterance", "metrics_rows", "model_loads", "picture", "routing_facets", "routing_files",
+    "logged_utterance", "metrics_rows", "model_loads", "picture", "routing_facets", "routing_files",
     "routing_index_of", "routing_page", "routing_points", "run_named", "runs", "runs_root", "samples", "seeds_of",
     "signatures_of", "stamp", "task_difference",
     "aligned", "attributed", "each_layer_out", "heard", "listening_queue", "logged_utterances", "neighbours",

@@ -1,4 +1,4 @@
-"""Recordings: decoding what comes from outside, pictures of the sound, bundled samples, audio of logged utterances."""
+"""Recordings: decoding what comes from outside, pictures of the sound, bundled samples."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +7,7 @@ import numpy as np
 import streamlit as st
 
 from app.figures.sound import MOST_COLUMNS, pooled_columns
-from app.services.folders import REPOSITORY
 from app.services.models import RESULT_SECONDS, RESULTS_KEPT
-from harmonifuse_core.config import Config
 from harmonifuse_core.data.audio import Clip, load_audio
 from harmonifuse_core.data.display import envelope, mel_spectrogram
 
@@ -43,18 +41,3 @@ def _picture(digest: str, _waveform: np.ndarray) -> Picture:
 def samples() -> list[Path]:
     """The bundled clips, by name."""
     return sorted(SAMPLES.glob("*.wav"))
-
-
-def logged_audio(config: Config | None, name: str | None) -> Path | None:
-    """The file of a logged utterance, where one of the run's manifests has it beside itself on this machine.
-
-    name: as logged, relative to its manifest; one that leads out of the manifest's folder is refused.
-    """
-    if config is None or not name or Path(name).is_absolute():
-        return None
-    folders = {(REPOSITORY / c.manifest).resolve().parent for c in (*config.data.train, *config.data.dev)}
-    for folder in sorted(folders):
-        path = (folder / name).resolve()
-        if path.is_relative_to(folder) and path.is_file():
-            return path
-    return None

@@ -2,9 +2,7 @@
 
 import streamlit as st
 
-from app import services
-from app.components import explorer, frame, logged, plain
-from harmonifuse_core.runs import RunError
+from app.components import explorer, frame, logged
 
 QUESTION = "Which utterances are routed alike, and what do they have in common?"
 
@@ -16,12 +14,7 @@ def page() -> None:
     found = logged.opened(run)
     if found is None:
         return
-    try:
-        config = services.config_of(run)
-    except RunError as error:
-        plain.problem("config", "The config of this run cannot be read, so no audio can be found.", str(error))
-        config = None
-    st.fragment(explorer.show)(run, config, *found)
+    st.fragment(explorer.show)(run, *found)
 
 
 page()
