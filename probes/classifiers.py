@@ -127,6 +127,7 @@ class _State:
         self.point = torch.zeros(shape)
         self.look, self.pace = self.point.clone(), torch.ones(len(self.z), len(problems))
         self.left = torch.full_like(self.pace, torch.inf)
+        self.settled, self.kept = torch.zeros_like(self.pace, dtype=torch.bool), torch.zeros(shape)
         self._layout()
 
     def _layout(self):
@@ -171,13 +172,17 @@ class _State:
         self.point, self.pace = point, following
 
     def take_converged(self, everything: bool = False) -> list[_Done]:
-        """Remove the problems that all layers have solved, and give their weights."""
-        done = (self.left < TOLERANCE).all(0) | everything
+        """Remove the problems that all layers have solved, and give their weights: each layer's from the moment that it
+        was solved, so that they do not depend on what is fitted beside it."""
+        fresh = ((self.left < TOLERANCE) | everything) & ~self.settled
+        self.kept = torch.where(fresh[:, self.owner][:, None], self.point, self.kept)
+        self.settled |= fresh
+        done = self.settled.all(0)
         if not bool(done.any()):
             return []
         edges = np.concatenate([[0], np.cumsum(self.sizes)])
         found = [
-            _Done(self.numbers[p], self.point[..., edges[p] : edges[p + 1]].clone())
+            _Done(self.numbers[p], self.kept[..., edges[p] : edges[p + 1]].clone())
             for p in torch.nonzero(done)[:, 0].tolist()
         ]
         keep = torch.nonzero(~done)[:, 0]
@@ -186,6 +191,7 @@ class _State:
         self.numbers = [self.numbers[p] for p in keep.tolist()]
         if self.problems:
             self.point, self.look = self.point[..., columns], self.look[..., columns]
+            self.kept, self.settled = self.kept[..., columns], self.settled[:, keep]
             self.pace, self.penalty, self.counts = self.pace[:, keep], self.penalty[:, keep], self.counts[keep]
             self._codes = self._codes[:, keep]
             self._layout()

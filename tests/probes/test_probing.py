@@ -101,7 +101,7 @@ def test_layers_fitted_apart_or_together_give_the_same_answers(monkeypatch):
     for name in ("emotion", "gender", "pitch"):
         together = outcomes("linear")[name]
         same = np.isclose(apart[name].answers.predicted, together.answers.predicted, atol=1e-3)
-        assert same.mean() > 0.995
+        assert same.mean() > 0.99
         assert np.allclose(apart[name].tally.scores, together.tally.scores, atol=0.01)
 
 
