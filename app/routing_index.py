@@ -125,7 +125,8 @@ def _creation(files: RoutingFiles) -> str:
     columns = [f"{_or_null(files, name)} AS {name}" for name in _PLAIN]
     columns += [f"{_or_null(files, name, 'DOUBLE')} AS {name}" for name in NUMBERS]
     reference, prediction = _or_null(files, "reference"), _or_null(files, "prediction")
-    label = f"coalesce({_or_null(files, 'label')}, CASE WHEN list_contains(?::VARCHAR[], task) THEN {reference} END)"
+    # the model's own name of the class first: corpora write `anger` and `angry` for one class
+    label = f"coalesce(CASE WHEN list_contains(?::VARCHAR[], task) THEN {reference} END, {_or_null(files, 'label')})"
     share = "CAST(share AS FLOAT[])" if "share" in files.columns else "CAST(NULL AS FLOAT[])"
     return (
         f"CREATE TABLE answers AS SELECT {', '.join(columns)}, {label} AS label, "

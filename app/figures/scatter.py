@@ -5,9 +5,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.figures.base import colour_bar, literal, styled
-from app.palette import CIVIDIS, OKABE_ITO, Theme, class_colour, class_symbol, colour_scale
+from app.palette import CIVIDIS, SYMBOLS, Theme, class_colour, class_symbol, colour_scale
 
-MOST_GROUPS = len(OKABE_ITO)
+MOST_GROUPS = len(SYMBOLS)
 OTHER, NONE = "all others", "not recorded"
 SIZE = 7
 
@@ -28,7 +28,7 @@ def scatter(table: pd.DataFrame, colour: str, axes: tuple[str, str], theme: Them
 
 
 def groups(values: pd.Series) -> tuple[list[str], np.ndarray]:
-    """Names in a constant order, the seven most frequent apart, and the group of each value (N,)."""
+    """Names in a constant order, the eight most frequent apart, and the group of each value (N,)."""
     text = values.astype("string").fillna(NONE)
     counts = text[text != NONE].value_counts()
     chosen = sorted(counts.index[:MOST_GROUPS])

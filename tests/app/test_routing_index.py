@@ -49,8 +49,8 @@ def index(tmp_path) -> RoutingIndex:
             asr, ser = (ASR[i], SER[i]) if stage == "encoder" else (np.eye(LAYERS)[3],) * 2
             rows.append(record(f"u{i:02d}", "asr", stage, asr, errors=i % 3, error=i % 3 / 2, **facts))
             truth = "happy" if i % 4 else "sad"
-            rows.append(record(f"u{i:02d}", "ser", stage, ser, reference=truth, label=truth, error=float(not i % 4),
-                               **facts))  # fmt: skip
+            names = {"reference": truth, "label": f"{truth} in the corpus"}
+            rows.append(record(f"u{i:02d}", "ser", stage, ser, error=float(not i % 4), **names, **facts))
     return indexed(written(tmp_path / "one.parquet", rows))
 
 

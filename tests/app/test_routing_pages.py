@@ -46,9 +46,7 @@ def test_overview_lists_every_run_and_details_the_chosen_one(full_run, bare_run)
     assert 0 <= row.UA <= 1 and len(row["alpha ser lm"]) == 3
     assert "What to look at first" in shown(at) and "Can its numbers be trusted?" in shown(at) and charts(at) == 2
     at.text_input(key="choice-text").set_value("untrained").run()
-    assert (
-        not at.exception and alone(at, "health").run.tolist() == ["bare"] and at.query_params["text"] == ["untrained"]
-    )
+    assert not at.exception and alone(at, "health").run.tolist() == ["bare"] and at.query_params["text"] == "untrained"
 
 
 def test_layer_weights_are_the_means_of_what_was_logged(full_run):
