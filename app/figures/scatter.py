@@ -23,7 +23,7 @@ def scatter(table: pd.DataFrame, colour: str, axes: tuple[str, str], theme: Them
     figure.update_layout(newselection={"line": {"color": theme.accent, "width": 2}})
     if len(figure.data) > 1:
         legend = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "font": {"color": theme.text}}
-        figure.update_layout(showlegend=True, legend=legend | {"itemsizing": "constant"})
+        figure.update_layout(showlegend=True, legend=legend | {"itemsizing": "constant"}, modebar={"orientation": "v"})
     return figure
 
 
