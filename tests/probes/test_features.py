@@ -111,11 +111,13 @@ def test_memory_is_flat_in_the_number_of_recordings(tmp_path, monkeypatch):
     monkeypatch.setattr("harmonifuse_core.inference.sources.GROWTH", 1)
     peaks = []
     for count in (8, 32):
-        sources = corpus(tmp_path / str(count), count, seconds=0.5)
-        tracemalloc.start()
-        extract(sources, [Counting()], [FeatureCache(tmp_path / f"c{count}", "d")])
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        sources, found = corpus(tmp_path / str(count), count, seconds=0.5), []
+        for attempt in range(3):  # the least of three: what other threads of the process allocate is not ours
+            tracemalloc.start()
+            extract(sources, [Counting()], [FeatureCache(tmp_path / f"c{count}-{attempt}", "d")])
+            found.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        peaks.append(min(found))
     clip = 0.5 * 16000 * 4
     assert peaks[1] - peaks[0] < 10 * clip  # 24 more recordings of a growing length would be over 30
 
