@@ -29,4 +29,13 @@ score nemo-test --manifest $data/nemo.jsonl --speakers nemo-EB0,nemo-WR0 --ids '
     --label-map $nemo_labels --tasks ser
 score urdu-test --manifest $data/urdu.jsonl --tasks ser \
     --speakers urdu-SM2,urdu-SM3,urdu-SF1,urdu-SF6,urdu-SM20,urdu-SF9,urdu-SM22,urdu-SM24
+
+# speakers that the model never heard: RAVDESS actors 17 to 20, two of nEMO, one or more utterances of 88 of speechocean762
+unseen=(--manifest $data/ravdess.jsonl --split dev --manifest $data/ravdess.jsonl --split test
+    --manifest $data/speechocean762.jsonl --split test --ids '7$')
+python -m harmonifuse_core.analyse --run "$run" "${unseen[@]}" --skip ravdess:asr
+python -m probes.run --run "$run" --name unseen "${unseen[@]}" \
+    --manifest $data/nemo.jsonl --speakers nemo-EB0,nemo-WR0 --ids '_(7[6-9]|8[0-9]|90)$' --label-map $nemo_labels \
+    --targets emotion,words,gender,age,pitch,energy,duration
+python -m probes.joined --run "$run" --probes unseen
 python -m harmonifuse_core.card --run "$run"
