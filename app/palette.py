@@ -33,7 +33,7 @@ class Theme:
 
 
 LIGHT = Theme(
-    "light", "#ffffff", "#1d2530", "#566070", "#e3e7ed", "#1f5fa8", "#33383f", DIVERGING_LIGHT,
+    "light", "#ffffff", "#060b14", "#566070", "#e3e7ed", "#1f5fa8", "#33383f", DIVERGING_LIGHT,
     ("#1f5fa8", "#a8480a", "#0b7a5c", "#8a3c78", "#5c5c00", "#3f4a5a"),
 )  # fmt: skip
 DARK = Theme(

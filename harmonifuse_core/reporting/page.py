@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 STYLE = """
-:root{color-scheme:light dark;--text:#1d2530;--muted:#566070;--line:#d8dee6;--back:#fff;--soft:#f3f5f8}
+:root{color-scheme:light dark;--text:#060b14;--muted:#566070;--line:#d8dee6;--back:#fff;--soft:#f3f5f8}
 @media(prefers-color-scheme:dark){:root{--text:#e8ebf0;--muted:#a5afbd;--line:#363d47;--back:#14171c;--soft:#1e232a}}
 body{font:15px/1.55 system-ui,sans-serif;color:var(--text);background:var(--back);max-width:1080px;margin:2rem auto;
 padding:0 1rem;overflow-wrap:anywhere}
@@ -29,7 +29,7 @@ pre{white-space:pre-wrap;background:var(--soft);padding:.6rem .8rem;border-radiu
 """
 BOOT = """
 const dark=matchMedia('(prefers-color-scheme: dark)').matches;
-const ink=dark?'#e8ebf0':'#1d2530',grid=dark?'#2e343d':'#e3e7ed';
+const ink=dark?'#e8ebf0':'#060b14',grid=dark?'#2e343d':'#e3e7ed';
 for(const place of document.querySelectorAll('[data-figure]')){
   const figure=JSON.parse(document.getElementById(place.dataset.figure).textContent),layout=figure.layout;
   layout.font={family:'system-ui, sans-serif',size:13,color:ink};

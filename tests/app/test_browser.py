@@ -270,7 +270,7 @@ def test_the_explorer_selects_by_lasso_and_its_link_brings_the_view_back(visit):
         page.mouse.move(x, y, steps=6)
     page.mouse.up()
     page.get_by_text("2 selected").wait_for()
-    page.get_by_role("combobox", name="Colour").press("Enter")
+    page.get_by_role("combobox", name="Colour").click()
     page.get_by_role("option", name="Speaker").click()
     page.wait_for_url(re.compile("colour=speaker"))
     again = visit(page.url.split("/", 3)[3])
