@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import torch
 
@@ -25,7 +26,7 @@ from harmonifuse_core.runs import StudyFolder, environment, write_json, write_te
 from harmonifuse_core.studies.cell import run_cell
 from harmonifuse_core.studies.plan import Cell, Study, load_study, study_text
 from harmonifuse_core.studies.report import study_card
-from harmonifuse_core.studies.rows import consolidate, read_rows
+from harmonifuse_core.studies.rows import consolidate, read_rows, reuse_cell
 from harmonifuse_core.studies.scoring import Listener, check_labels
 from harmonifuse_core.studies.table import missing_cells, study_result
 from harmonifuse_core.training.loop import TrainingError
@@ -43,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--systems", default="", metavar="A,B", help="run these only; the table shows all")
     parser.add_argument("--table-only", action="store_true", help="make the tables from what is there; train nothing")
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
+    parser.add_argument(
+        "--reuse", default="", metavar="A,B", help="study folders whose equal cells are copied, not run"
+    )
     parser.add_argument("--keep-models", action="store_true", help="keep every cell's weights as a run: models/CELL")
     parser.add_argument("--resamples", type=int, default=2000, metavar="R", help="of the bootstrap over speakers")
     parser.add_argument("--cache-megabytes", type=int, default=4000, help="of encoded evaluation speech in memory")
@@ -62,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         study = load_study(options.study)
         study = replace(study, seeds=options.seeds) if options.seeds else study
         folder = StudyFolder(options.output or OUTPUT.format(study.name))
+        donors = [donor(name.strip(), folder) for name in options.reuse.split(",") if name.strip()]
         shard([], options.num_shards, options.shard_index)
         if options.resamples < 2:
             raise ValueError(f"--resamples {options.resamples}: give at least 2 (2000 is usual)")
@@ -81,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         if todo:
             write_text(folder.study_file, study_text(study))
             write_json(folder.environment_file, environment())
-            failed = run(study, todo, folder, options)
+            failed = run(study, todo, folder, donors, options)
     except KeyboardInterrupt:
         print("study: stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -101,7 +106,14 @@ def waiting(study: Study, folder: StudyFolder, options, chosen: Sequence[str]) -
     return [cell for cell in cells[options.shard_index :: options.num_shards] if cell.name in missing]
 
 
-def run(study: Study, todo: Sequence[Cell], folder: StudyFolder, options) -> bool:
+def donor(name: str, folder: StudyFolder) -> StudyFolder:
+    """A study folder to copy cells from. Raises ValueError."""
+    if not Path(name).is_dir() or Path(name).resolve() == folder.path.resolve():
+        raise ValueError(f"--reuse {name!r}: name the folder of another study, e.g. runs/study-e2")
+    return StudyFolder(name)
+
+
+def run(study: Study, todo: Sequence[Cell], folder: StudyFolder, donors: Sequence[StudyFolder], options) -> bool:
     """Train and score the cells one after another; True where one failed. What is left is said after each."""
     keep_freed_memory()
     listener, seconds, failed = Listener(options.cache_megabytes), {}, False
@@ -109,6 +121,9 @@ def run(study: Study, todo: Sequence[Cell], folder: StudyFolder, options) -> boo
     for number, cell in enumerate(todo, 1):
         started = time.perf_counter()
         try:
+            if source := reuse_cell(folder, cell, donors):
+                say(f"[{number}/{len(todo)}] {cell.name}: the same cell as {source}, copied")
+                continue
             record = run_cell(study, cell, folder, listener, device=options.device, keep_model=options.keep_models)
             words = f"training {record['train_seconds']:.0f} s, scoring {record['evaluate_seconds']:.0f} s"
             words += "" if record["failed"] == "[]" else f"; recordings left out: {record['failed']}"

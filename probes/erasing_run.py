@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from harmonifuse_core.analysis.material import SpeechBatch, read_batch, with_targets
 from harmonifuse_core.analysis.result import Table
 from harmonifuse_core.data.batching import generator
-from harmonifuse_core.inference.predict import length_batches
+from harmonifuse_core.inference.parallel import length_batches
 from harmonifuse_core.inference.sources import Source
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from probes.erasing import Halves, conditions_of, erasure_table, measure

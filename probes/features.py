@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from harmonifuse_core.data.audio import SAMPLE_RATE, Clip
 from harmonifuse_core.inference.evaluation import Failure
-from harmonifuse_core.inference.predict import length_batches
+from harmonifuse_core.inference.parallel import length_batches
 from harmonifuse_core.inference.sources import Source, read_windows
 
 BATCH_SECONDS, BATCH_SIZE = 40.0, 32

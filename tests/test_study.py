@@ -109,6 +109,31 @@ def test_a_finished_study_has_nothing_to_do_and_one_cell_again_gives_the_same(st
     )
 
 
+def test_equal_cells_of_another_study_are_copied_under_their_new_names(study, finished, tmp_path, capsys):
+    values = yaml.safe_load(study.read_text())
+    values["systems"][0]["name"] = "trained"
+    values["systems"][1] |= {"name": "warm", "set": {"training.learning_rate": 1e-3}}
+    values["claims"][0]["comparisons"] = [{"system": "trained", "baseline": "warm", "task": "ser"}]
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(values | {"name": "other"}, sort_keys=False))
+    out = tmp_path / "study-other"
+    assert main([str(other), "--output", str(out), "--seeds", "0,1", "--reuse", str(finished)]) == 0
+    assert "trained.seed-1: the same cell as study-planted/learns.seed-1, copied" in capsys.readouterr().err
+    ours, theirs = (read_rows(StudyFolder(f)) for f in (out, finished))
+    cells = ours.cells.set_index("cell")
+    assert cells["reused"].fillna("").to_dict() == {
+        "trained.seed-0": "study-planted/learns.seed-0", "warm.seed-0": "",
+        "trained.seed-1": "study-planted/learns.seed-1", "warm.seed-1": "",
+    }  # fmt: skip
+    assert cells.loc["trained.seed-0", "date"] == theirs.cells.set_index("cell").loc["learns.seed-0", "date"]
+    for kind in ("utterances", "alphas"):
+        one, two = (
+            getattr(rows, kind).query("cell == @name").drop(columns=["cell", "system"]).reset_index(drop=True)
+            for rows, name in ((ours, "trained.seed-1"), (theirs, "learns.seed-1"))
+        )
+        pd.testing.assert_frame_equal(one, two)
+
+
 def test_a_kill_loses_one_cell_and_shards_do_the_rest(study, finished, tmp_path, capsys):
     folder = tmp_path / "study-killed"
     arguments = [str(study), "--output", str(folder), "--seeds", "0,1"]
@@ -176,6 +201,7 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(study, tmp_path, capsys
         (["--seeds", "a"], "write whole numbers"),
         (["--num-shards", "2", "--shard-index", "2"], "the index goes from 0"),
         (["--resamples", "1"], "at least 2"),
+        (["--reuse", "runs/study-nowhere"], "name the folder of another study"),
     ],
 )
 def test_wrong_arguments_exit_with_2_and_a_reason(study, tmp_path, capsys, arguments, words):

@@ -18,7 +18,7 @@ import torch
 from harmonifuse_core.analysis.material import SURVEY, SpeechBatch, Spoken, read_batch
 from harmonifuse_core.analysis.registry import Analysis, AnalysisOptions, Context
 from harmonifuse_core.analysis.result import KIND, AnalysisResult, plain, read_rows, save_result
-from harmonifuse_core.inference.predict import length_batches
+from harmonifuse_core.inference.parallel import length_batches
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.randomness import generator
 from harmonifuse_core.runs import RunError, RunFolder, write_text

@@ -10,6 +10,7 @@ import torch
 from harmonifuse_core.data.audio import SAMPLE_RATE
 from harmonifuse_core.data.batching import pad_waveforms
 from harmonifuse_core.data.segmentation import segment
+from harmonifuse_core.inference.parallel import cpu_workers, length_batches, shared_batches, side_by_side
 from harmonifuse_core.model.beam_search import beam_search
 from harmonifuse_core.model.decoding import greedy
 from harmonifuse_core.model.encoder import EncoderStates
@@ -58,30 +59,25 @@ def predict(
 def predict_stream(
     model: HarmoniFuse, waveforms: Sequence[np.ndarray], options: PredictOptions = PredictOptions()
 ) -> Iterator[tuple[int, Answers]]:
-    """Yield (index, answers) as batches finish, shortest first."""
+    """Yield (index, answers) as batches finish; on a CPU as many at once as torch may use threads."""
     if empty := [index for index, waveform in enumerate(waveforms) if not len(waveform)]:
         raise ValueError(f"waveform {empty[0]} holds no sample: leave it out")
     pieces = [(i, w[a:b]) for i, w in enumerate(waveforms) for a, b in segment(w, max_seconds=model.config.max_seconds)]
     missing = np.bincount([i for i, _ in pieces], minlength=len(waveforms))
     done: dict[int, list[tuple[int, Answers, float]]] = {}
-    for batch in length_batches([len(w) / SAMPLE_RATE for _, w in pieces], options.batch_seconds, options.batch_size):
-        for place, answer in zip(batch, predict_batch(model, [pieces[p][1] for p in batch], options), strict=True):
+    seconds, workers = [len(w) / SAMPLE_RATE for _, w in pieces], cpu_workers(model.device)
+    batches = shared_batches(seconds, options.batch_seconds, options.batch_size, workers)
+
+    def work(batch: list[int]) -> list[Answers]:
+        return predict_batch(model, [pieces[place][1] for place in batch], options)
+
+    for batch, found in side_by_side(work, batches, workers):
+        for place, answer in zip(batch, found, strict=True):
             index, piece = pieces[place]
             done.setdefault(index, []).append((place, answer, len(piece) / SAMPLE_RATE))
             if len(done[index]) == missing[index]:
                 parts = sorted(done.pop(index), key=lambda part: part[0])
                 yield index, stitch([p for _, p, _ in parts], [s for _, _, s in parts])
-
-
-def length_batches(seconds: Sequence[float], batch_seconds: float, batch_size: int) -> list[list[int]]:
-    """Indices in batches of like length: padded length x count stays under `batch_seconds`, one clip may exceed it."""
-    batches: list[list[int]] = []
-    for index in np.argsort(seconds, kind="stable").tolist():
-        current = batches[-1] if batches else None
-        if current is None or len(current) == batch_size or seconds[index] * (len(current) + 1) > batch_seconds:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
 
 
 @torch.inference_mode()

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 from harmonifuse_core.analysis.result import AnalysisResult, Table, Verdict
 from harmonifuse_core.routing import whole_file
 from harmonifuse_core.runs import RunError, StudyFolder, write_json
+from harmonifuse_core.studies.plan import Cell
 
 CELL = pa.schema(
-    [(n, pa.string()) for n in ("cell", "system", "config_hash", "tasks", "losses", "failed", "date")]
+    [(n, pa.string()) for n in ("cell", "system", "config_hash", "tasks", "losses", "failed", "date", "reused")]
     + [(n, pa.int64()) for n in ("seed", "steps", "parameters", "trainable", "threads")]
     + [(n, pa.float64()) for n in ("train_seconds", "train_cpu_seconds", "evaluate_seconds", "speech_seconds")]
 )
@@ -61,6 +62,28 @@ def write_cell(folder: StudyFolder, cell: dict, utterances: Sequence[dict], alph
     with whole_file(folder.part(cell["cell"], ".parquet")) as part:
         pq.write_table(pa.Table.from_pylist([owner | row for row in utterances], UTTERANCE), part, compression="zstd")
     write_json(folder.part(cell["cell"], ".json"), {"cell": cell, "alphas": [owner | row for row in alphas]})
+
+
+def reuse_cell(folder: StudyFolder, cell: Cell, donors: Sequence[StudyFolder]) -> str:
+    """Copy the rows of a finished cell of the same key (config, seed, evaluations), whatever its study calls it.
+
+    Returns "FOLDER/CELL", or "" where no donor has one. Its costs are those of the one training that took place.
+    """
+    for donor in donors:
+        rows = read_rows(donor)
+        found = rows.cells.loc[(rows.cells["config_hash"] == cell.key) & (rows.cells["seed"] == cell.seed), "cell"]
+        if len(found):
+            name, tables = found.iloc[0], {}
+            for kind, schema in SCHEMAS.items():
+                frame = getattr(rows, kind)
+                mine = pa.Table.from_pandas(frame[frame["cell"] == name], schema, preserve_index=False)
+                tables[kind] = mine.to_pylist()
+            owner = {"cell": cell.name, "system": cell.system.name, "seed": cell.seed}
+            utterances, alphas = ([row | owner for row in tables[kind]] for kind in ("utterances", "alphas"))
+            source = f"{donor.path.name}/{name}"
+            write_cell(folder, tables["cells"][0] | owner | {"reused": source}, utterances, alphas)
+            return source
+    return ""
 
 
 def read_rows(folder: StudyFolder) -> StudyRows:

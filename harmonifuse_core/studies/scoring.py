@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from harmonifuse_core.analysis.material import Spoken, read_batch, with_targets
-from harmonifuse_core.inference.predict import PredictOptions, answer_task, length_batches
+from harmonifuse_core.inference.parallel import length_batches
+from harmonifuse_core.inference.predict import PredictOptions, answer_task
 from harmonifuse_core.inference.sources import Source
 from harmonifuse_core.metrics import word_errors
 from harmonifuse_core.model.encoder import EncoderStates

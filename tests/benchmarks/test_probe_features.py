@@ -14,7 +14,7 @@ import torch
 from factories import encoder_folder, tone, write_manifest, write_wav
 
 from harmonifuse_core.config import EncoderConfig
-from harmonifuse_core.inference.predict import length_batches
+from harmonifuse_core.inference.parallel import length_batches
 from harmonifuse_core.inference.selection import Selection
 from harmonifuse_core.inference.sources import read_windows
 from harmonifuse_core.model.encoder import build_encoder

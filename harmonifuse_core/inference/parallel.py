@@ -1,0 +1,73 @@
+"""Batches side by side on the cores of a CPU.
+
+Decoding is many small matrix products, which two threads hardly compute faster than one. So a CPU that may use N
+threads answers N batches at once, each with one thread; a single batch, or an accelerator, is worked on as it is.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+Result = TypeVar("Result")
+BATCHES = list[list[int]]
+
+
+def length_batches(seconds: Sequence[float], batch_seconds: float, batch_size: int) -> BATCHES:
+    """Indices in batches of like length: padded length x count stays under `batch_seconds`, one clip may exceed it."""
+    batches: BATCHES = []
+    for index in np.argsort(seconds, kind="stable").tolist():
+        current = batches[-1] if batches else None
+        if current is None or len(current) == batch_size or seconds[index] * (len(current) + 1) > batch_seconds:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def shared_batches(seconds: Sequence[float], batch_seconds: float, batch_size: int, workers: int) -> BATCHES:
+    """As `length_batches`, but as many of like padded length as give every worker the same number, where there can be.
+
+    The limit on a batch is lowered until one more batch would not fit the rounds that the given limits need.
+    """
+    batches = length_batches(seconds, batch_seconds, batch_size)
+    most = -(-len(batches) // workers) * workers
+    if workers == 1 or not batches:
+        return batches
+    low, high = 0.0, max(max(seconds[i] for i in batch) * len(batch) for batch in batches)
+    for _ in range(20):
+        middle = (low + high) / 2
+        tried = length_batches(seconds, middle, batch_size)
+        if len(tried) <= most:
+            batches, high = tried, middle
+        else:
+            low = middle
+    return batches
+
+
+def cpu_workers(device: torch.device) -> int:
+    """Batches to work on at once: the threads that torch may use on a CPU, else 1."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def side_by_side(
+    work: Callable[[list[int]], Result], batches: BATCHES, workers: int
+) -> Iterator[tuple[list[int], Result]]:
+    """Yield (batch, work(batch)) as batches finish; the longest come first where there are several workers.
+
+    What `work` raises is raised here, and batches that were not begun are left.
+    """
+    if workers == 1 or len(batches) < 2:
+        for batch in batches:
+            yield batch, work(batch)
+        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(min(workers, len(batches)), "answer", initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        futures = {pool.submit(work, batch): batch for batch in reversed(batches)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)  # of threads to come; a worker's own number is its own
