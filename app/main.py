@@ -13,6 +13,7 @@ if ROOT not in sys.path:  # Streamlit puts this file's folder on the path, the p
 
 import streamlit as st  # noqa: E402
 
+from app import collection  # noqa: E402
 from app.components import frame  # noqa: E402
 
 ICON = str(Path(__file__).with_name("icon.svg"))
@@ -37,3 +38,4 @@ page = st.navigation(
 frame.shell()
 page.run()
 frame.about()
+collection.settle()

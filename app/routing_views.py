@@ -13,9 +13,10 @@ from app.routing_index import EVALUATION, FIELDS, NUMBERS, Filter, RoutingIndex
 WEIGHTS = ("alpha", "share")
 GROUPS = tuple(name for name in FIELDS if name != EVALUATION)
 MOST_GROUPS = 30
-MOST_POINTS = 3000
+MOST_POINTS = (1000, 3000, 5000)  # drawn at once: a browser takes a third of a millisecond for each
+SAMPLE = 3000  # of an embedding: UMAP takes seconds for them, minutes for all of a large run
 VECTORS = 32  # of 2,048 rows: read at once, so that memory stays flat
-PLACES = {"pca": "PCA of alpha", "shape": "Entropy and centre of mass"}
+PLACES = {"pca": "PCA of alpha", "umap": "UMAP of alpha", "shape": "Entropy and centre of mass"}
 POINT_COLUMNS = ("utterance", "task", "stage", "label", "prediction", "reference", "outcome", *NUMBERS, "speaker",
                  "gender", "age", "language", "dataset", "split", "intensity", "prompt", "audio",
                  "prediction_class", "entropy", "centre", "top")  # fmt: skip
@@ -39,6 +40,14 @@ class Plane:
     centre: np.ndarray
     axes: np.ndarray
     share: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """UMAP of a sample of one task's and stage's answers: rows (n,) of the index, spots (n, 2)."""
+
+    rows: np.ndarray
+    spots: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,17 +123,41 @@ def plane(index: RoutingIndex, task: str, stage: str) -> Plane:
     return Plane(centre, axes, share)
 
 
-def points(index: RoutingIndex, wanted: Filter, place: str, found: Plane | None, most: int = MOST_POINTS) -> Points:
-    """At most `most` answers of one task and stage, with coordinates: the first of the index's fixed random order."""
+def embedding(index: RoutingIndex, task: str, stage: str, most: int = SAMPLE) -> Embedding:
+    """UMAP (probes.projection: standardised, 15 neighbours, seed 0) of the first `most` in the index's random order.
+
+    Filtered or not, so that points keep their places. Raises ValueError for too few answers to have 15 neighbours.
+    """
+    from probes.projection import NEIGHBOURS, project  # scikit-learn: only where asked
+
+    where, values = Filter(task=task, stage=stage).where()
+    rows = index.ask(f"SELECT rowid, alpha FROM answers WHERE {where} LIMIT {int(most)}", values).df()
+    found = project(np.stack(list(rows["alpha"])).astype(np.float64), umap=True).umap if len(rows) else None
+    if found is None:
+        raise ValueError(f"UMAP needs more than {NEIGHBOURS} logged answers, {len(rows)} are here: take another plane")
+    return Embedding(rows["rowid"].to_numpy(), found)
+
+
+def points(
+    index: RoutingIndex, wanted: Filter, place: str, found: Plane | Embedding | None, most: int = MOST_POINTS[0]
+) -> Points:
+    """At most `most` answers of one task and stage, with coordinates: the first of the index's fixed random order.
+
+    Of an Embedding, those of its sample that fit.
+    """
     where, values = wanted.where()
     total = index.ask(f"SELECT count(*) FROM answers WHERE {where}", values).fetchone()[0]
+    if isinstance(found, Embedding):
+        where, values = f"{where} AND list_contains(?::BIGINT[], rowid)", [*values, found.rows.tolist()]
     columns = ", ".join(POINT_COLUMNS) + ", array_to_string(list_sort(evaluations), ', ') AS evaluations"
-    rows = index.ask(f"SELECT {columns}, alpha FROM answers WHERE {where} LIMIT {int(most)}", values).df()
-    alpha = rows.pop("alpha")
-    if place == "pca" and found is not None and len(rows):
+    rows = index.ask(f"SELECT rowid AS row, {columns}, alpha FROM answers WHERE {where} LIMIT {int(most)}", values).df()
+    alpha, row = rows.pop("alpha"), rows.pop("row")
+    if isinstance(found, Embedding):
+        spots = found.spots[pd.Index(found.rows).get_indexer(row)]
+    elif place == "pca" and found is not None and len(rows):
         spots = (np.stack(list(alpha)).astype(np.float64) - found.centre) @ found.axes.T
     else:
         spots = rows[["centre", "entropy"]].to_numpy(np.float64).reshape(len(rows), 2)
     rows.insert(0, "x", spots[:, 0])
     rows.insert(1, "y", spots[:, 1])
-    return Points(rows, total, found if place == "pca" else None)
+    return Points(rows, total, found if isinstance(found, Plane) else None)

@@ -11,7 +11,7 @@ from app.components.weights import number_columns
 from app.figures.scatter import scatter
 from app.routing_index import FIELDS, NUMBERS, Filter, RoutingIndex
 from app.routing_query import RoutingFiles
-from app.routing_views import GROUPS, MOST_POINTS, PLACES, Points
+from app.routing_views import GROUPS, MOST_POINTS, PLACES, SAMPLE, Points
 from harmonifuse_core.runs import RunFolder
 
 SELECT = {"displaylogo": False, "displayModeBar": True, "scrollZoom": False,
@@ -22,6 +22,8 @@ SHOWN = ("utterance", "label", "prediction", "reference", "outcome", "error", "p
 HOW_TO_READ = """
 - **PCA of alpha**: the two directions in which the weights of this task and stage vary most, over all logged
   utterances; filters do not move the points. Points that lie together were routed alike.
+- **UMAP of alpha**: neighbours among the standardised weights stay neighbours (15 neighbours, minimal distance 0.1,
+  seed 0); the distance between clusters and their size mean little, and another machine may draw them elsewhere.
 - **Entropy and centre of mass**: how widely an utterance's weights are spread (bits; the top is uniform), and how deep
   in the network they lie on average (layers).
 - Clusters by corpus or speaker mean that the routing reads the recording's origin. Clusters by label that errors leave
@@ -31,9 +33,13 @@ HOW_TO_READ = """
 
 
 def show(run: RunFolder, files: RoutingFiles, index: RoutingIndex) -> None:
-    place, colour, wanted = _choices(index)
-    found = services.routing_points(files, wanted, place)
-    st.caption(_counted(index, found))
+    place, colour, most, wanted = _choices(index)
+    try:
+        found = services.routing_points(files, wanted, place, most)
+    except ValueError as error:
+        st.info(str(error), icon=":material/scatter_plot:")
+        return
+    st.caption(_counted(index, found, place))
     if not found.total:
         st.info("No logged answer fits this filter. Loosen it.", icon=":material/filter_alt_off:")
         return
@@ -43,8 +49,8 @@ def show(run: RunFolder, files: RoutingFiles, index: RoutingIndex) -> None:
         st.markdown(HOW_TO_READ)
 
 
-def _choices(index: RoutingIndex) -> tuple[str, str, Filter]:
-    columns = st.columns(4)
+def _choices(index: RoutingIndex) -> tuple[str, str, int, Filter]:
+    columns = st.columns([1, 1, 1, 1, 0.7])
     with columns[0]:
         task = choices.select("Task", "task", index.tasks, index.tasks[-1], str.upper)
     with columns[1]:
@@ -56,7 +62,10 @@ def _choices(index: RoutingIndex) -> tuple[str, str, Filter]:
     options = [*groups, *NUMBERS, "entropy", "centre"]
     with columns[3]:
         colour = choices.select("Colour", "colour", options, _first(options), names.get)
-    return place, colour, _filter(index, task, stage)
+    with columns[4]:
+        sizes = [str(size) for size in MOST_POINTS]
+        most = choices.select("Points at most", "most", sizes, sizes[0], lambda size: f"{int(size):,}")
+    return place, colour, int(most), _filter(index, task, stage)
 
 
 def _first(options: list[str]) -> str:
@@ -78,15 +87,18 @@ def _filter(index: RoutingIndex, task: str, stage: str) -> Filter:
     return Filter(task, stage, tuple(kept), text)
 
 
-def _counted(index: RoutingIndex, found: Points) -> str:
+def _counted(index: RoutingIndex, found: Points, place: str) -> str:
     drawn = len(found.table)
     said = f"{found.total:,} answers fit the filter"
     if drawn < found.total:
-        said += f"; {drawn:,} of them are drawn: a random sample, the same at every visit (at most {MOST_POINTS:,})"
+        said += f"; {drawn:,} of them are drawn: a random sample, the same at every visit"
+        said += f" (UMAP reads {SAMPLE:,} answers at most, before filtering)" if place == "umap" else ""
     return f"{said}. {logged.counted(index)}"
 
 
 def _axes(found: Points, place: str) -> tuple[str, str]:
+    if place == "umap":
+        return "UMAP 1", "UMAP 2"
     if place != "pca" or found.plane is None:
         return "centre of mass (layer)", "entropy (bits)"
     first, second = (f"component {n} ({100 * share:.0f} % of variance)" for n, share in enumerate(found.plane.share, 1))

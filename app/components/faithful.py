@@ -101,8 +101,8 @@ def curves(found: Finding, stem: str) -> None:
                 st.caption("Not in this result.")
                 continue
             panel = Panel("rise of the loss, nats", tuple(drawn))
-            figures[name] = figure = panels([panel], state.theme(), x_title="layers " + AXES[name], height=260)
-            figure.update_xaxes(dtick=1 if rows["layers"].max() <= 12 else None)
+            axis, few = "layers " + AXES[name], bool(rows["layers"].max() <= 12)
+            figures[name] = figure = panels([panel], state.theme(), x_title=axis, height=260, whole=few)
             chart.show(figure, f"curve-{name}", f"{name} curves of {task} {stage}; the table has the numbers")
     finding.table("curves", f"{stem}-curves", mine, found.definition("curves"), figures)
     areas = only(found.frame("areas"), task=task, stage=stage)

@@ -49,8 +49,9 @@ def show(run: RunFolder, name: str) -> None:
             kind = BAR if measure == "damage" else LINE
             drawn.append(Panel(f"{title}{f' ({unit})' if unit else ''}", (curve(some, "value", measure, kind=kind),)))
     if drawn:
-        figures["Joined"] = figure = panels(drawn, state.theme(), layers=int(rows["layer"].max()) + 1)
-        figure.update_layout(showlegend=False)
+        figures["Joined"] = figure = panels(
+            tuple(drawn), state.theme(), layers=int(rows["layer"].max()) + 1, legend=False
+        )
         chart.show(figure, "joined", f"Probe, alpha, share and damage by layer, {task} {stage}; see the table")
     else:
         st.caption("Nothing is joined for this choice.")

@@ -6,11 +6,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.figures.base import heatmap, literal, styled
+from app.figures.memory import remembered
 from app.palette import CIVIDIS, Theme, class_colour, class_symbol, colour_scale, shared_extent
 
 MOST_CLASSES = 60
 
 
+@remembered
 def probability_bars(probabilities: Mapping[str, float], theme: Theme) -> go.Figure:
     """All classes in their own constant order, the value printed behind each bar, the winner marked by an arrow too."""
     labels = list(probabilities)[:MOST_CLASSES]
@@ -31,6 +33,7 @@ def probability_bars(probabilities: Mapping[str, float], theme: Theme) -> go.Fig
     )  # fmt: skip
 
 
+@remembered
 def probability_changes(changes: Mapping[str, float], theme: Theme) -> go.Figure:
     """Edited minus default probability of every class, to the left and right of 0."""
     labels, values = list(changes)[:MOST_CLASSES], list(changes.values())[:MOST_CLASSES]
@@ -50,6 +53,7 @@ def probability_changes(changes: Mapping[str, float], theme: Theme) -> go.Figure
     )  # fmt: skip
 
 
+@remembered
 def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], theme: Theme) -> go.Figure:
     """Rows are what was said (reference), columns what the model heard; cells show the share of their row."""
     counts = np.asarray(matrix, dtype=np.float64)
@@ -61,6 +65,7 @@ def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], theme: The
     return figure.update_xaxes(showgrid=False, tickangle=-45).update_yaxes(showgrid=False)
 
 
+@remembered
 def recall_bars(recall: Mapping[str, float | None], theme: Theme) -> go.Figure:
     """Recall of each class; a class without an utterance says so instead of showing 0."""
     labels = list(recall)[:MOST_CLASSES]
@@ -80,6 +85,7 @@ def recall_bars(recall: Mapping[str, float | None], theme: Theme) -> go.Figure:
     )  # fmt: skip
 
 
+@remembered
 def reliability(bins: Sequence[Mapping], theme: Theme) -> go.Figure:
     """Accuracy against confidence; on the diagonal the probabilities are honest. Symbol size tells the count."""
     filled = [b for b in bins if b.get("count")]

@@ -8,6 +8,7 @@ from math import isfinite
 import plotly.graph_objects as go
 
 from app.figures.base import legend_below, literal, styled
+from app.figures.memory import remembered
 from app.palette import Theme, class_symbol, task_colour
 
 MOST_ROWS = 100
@@ -26,6 +27,7 @@ class Estimate:
     group: str = ""
 
 
+@remembered
 def forest(
     rows: Sequence[Estimate], theme: Theme, *, title: str = "", reference: float | None = 0.0, signed: bool = True,
     digits: int = 3, span: tuple[float, float] | None = None,

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from app.figures.base import literal, styled
+from app.figures.memory import remembered
 from app.palette import Theme, class_symbol, line_style, task_colour
 from app.tables import layer_names, thinned
 
@@ -38,10 +39,12 @@ class Panel:
     span: tuple[float, float] | None = None
 
 
+@remembered
 def panels(
-    drawn: Sequence[Panel], theme: Theme, *, x_title: str = "layer", layers: int = 0, height: int = PANEL_HEIGHT
-) -> go.Figure:
-    """`layers`: how many states the x axis names (`input`, 1, ...); 0 leaves plotly's own numbers.
+    drawn: Sequence[Panel], theme: Theme, *, x_title: str = "layer", layers: int = 0, height: int = PANEL_HEIGHT,
+    legend: bool = True, whole: bool = False,
+) -> go.Figure:  # fmt: skip
+    """`layers`: how many states the x axis names (`input`, 1, ...); 0 leaves plotly numbers, `whole` ones where asked.
 
     A series keeps colour, dash and symbol in all panels; the legend below names each once.
     """
@@ -66,8 +69,10 @@ def panels(
         ticks = thinned(layers, MOST_TICKS if layers <= MOST_TICKS else 13).tolist()
         texts = [layer_names(layers)[tick] for tick in ticks]
         figure.update_xaxes(tickmode="array", tickvals=ticks, ticktext=texts, tickangle=0, range=[-0.6, layers - 0.4])
-    legend = {"orientation": "h", "yanchor": "top", "y": -60 / (total - FRAME), "x": 0, "font": {"color": theme.text}}
-    return figure.update_layout(showlegend=len(names) > 1, legend=legend)
+    elif whole:
+        figure.update_xaxes(dtick=1)
+    below = {"orientation": "h", "yanchor": "top", "y": -60 / (total - FRAME), "x": 0, "font": {"color": theme.text}}
+    return figure.update_layout(showlegend=legend and len(names) > 1, legend=below)
 
 
 def _draw(figure: go.Figure, series: Series, row: int, place: int, theme: Theme, named: bool) -> None:

@@ -69,7 +69,7 @@ def _add(figure: go.Figure, table: pd.DataFrame, mine: np.ndarray, name: str, gr
     rows = table.iloc[mine]
     figure.add_scatter(
         x=rows["x"].to_numpy(np.float32), y=rows["y"].to_numpy(np.float32), mode="markers", name=literal(name),
-        customdata=np.stack([mine, [literal(u, 60) for u in rows["utterance"]]], axis=1).tolist() if len(mine) else [],
+        customdata=np.array([(str(k), literal(u, 60)) for k, u in zip(mine, rows["utterance"], strict=True)]),
         marker={"size": SIZE, "line": {"color": theme.text, "width": 0.4}} | marker,
         hovertemplate=f"%{{customdata[1]}}<extra>{literal(group)}</extra>",
     )  # fmt: skip

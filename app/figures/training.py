@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.figures.base import legend_below, literal, styled
+from app.figures.memory import remembered
 from app.palette import Theme, line_style, task_colour
 from app.tables import thinned
 
@@ -16,6 +17,7 @@ AXIS_TITLES = {
 }
 
 
+@remembered
 def curves(table: pd.DataFrame, kind: str, theme: Theme) -> go.Figure:
     """`table` as `tables.training_table` gives it; series longer than 1,000 points are thinned evenly."""
     figure = go.Figure()
@@ -36,6 +38,7 @@ def curves(table: pd.DataFrame, kind: str, theme: Theme) -> go.Figure:
     return legend_below(figure, theme) if chosen["series"].nunique() > 1 else figure
 
 
+@remembered
 def scores_with_intervals(table: pd.DataFrame, theme: Theme) -> go.Figure:
     """Each evaluation's value with its interval, measure by measure; rows as `tables.results_table` gives them."""
     figure = go.Figure()

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from app.figures.base import MOST_CELLS, heatmap, literal, styled
+from app.figures.memory import remembered
 from app.palette import CIVIDIS, Theme, colour_scale, shared_extent
 from app.tables import layer_names
 
@@ -77,6 +78,7 @@ def attribution_timeline(
     return figure.update_xaxes(title_text="seconds", row=2, col=1)
 
 
+@remembered
 def damage(grid: np.ndarray, tasks: Sequence[str], extent: float, theme: Theme) -> go.Figure:
     """(K, L1) rise of the loss when a layer is removed, nats; both fusions share the range -extent to extent."""
     names = layer_names(grid.shape[1])

@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.figures.base import MOST_CELLS, heatmap, legend_below, literal, styled
+from app.figures.memory import remembered
 from app.palette import CIVIDIS, Theme, colour_scale, line_style, shared_extent, shared_maximum, task_colour
 from app.tables import layer_names, thinned
 
@@ -14,6 +15,7 @@ TOKEN_WIDTH, TOKEN_FRAME = 30, 110
 MOST_TICKS = 30
 
 
+@remembered
 def task_layers(grid: np.ndarray, tasks: Sequence[str], maximum: float, theme: Theme, part: str = "alpha") -> go.Figure:
     """(K, L1) weights, a row a task, all on the colour range 0 to `maximum` that the page's other maps use too."""
     names = layer_names(grid.shape[1])
@@ -24,6 +26,7 @@ def task_layers(grid: np.ndarray, tasks: Sequence[str], maximum: float, theme: T
     return figure.update_xaxes(showgrid=False, tickangle=0, tickvals=_ticks(len(names))).update_yaxes(showgrid=False)
 
 
+@remembered
 def named_layers(
     grid: np.ndarray, names: Sequence[str], maximum: float, theme: Theme, part: str = "alpha"
 ) -> go.Figure:
@@ -34,6 +37,7 @@ def named_layers(
     return figure.update_xaxes(showgrid=False, tickangle=0, tickvals=_ticks(len(layers))).update_yaxes(showgrid=False)
 
 
+@remembered
 def difference(
     grid: np.ndarray, stages: Sequence[str], theme: Theme, extent: float | None = None, name: str = "change"
 ) -> go.Figure:
@@ -67,6 +71,7 @@ def token_width(count: int) -> int:
     return TOKEN_FRAME + TOKEN_WIDTH * min(count, MOST_CELLS)
 
 
+@remembered
 def over_training(steps: Sequence[int], alpha: np.ndarray, maximum: float, theme: Theme) -> go.Figure:
     """Mean alpha of the training batches, steps x layers; more than 200 steps are thinned evenly."""
     kept = thinned(len(steps), MOST_CELLS)
@@ -88,6 +93,7 @@ def over_training(steps: Sequence[int], alpha: np.ndarray, maximum: float, theme
     return figure.update_yaxes(showgrid=False, autorange=True)
 
 
+@remembered
 def alpha_lines(steps: Sequence[int], alpha: np.ndarray, maximum: float, theme: Theme) -> go.Figure:
     """The same as lines, one a layer, told apart by colour, dash and a name at their end."""
     kept = thinned(len(steps), 500)

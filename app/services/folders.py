@@ -33,7 +33,13 @@ def run_named(name: str) -> RunFolder:
 
 
 def config_of(run: RunFolder) -> Config:
-    """Raises RunError for whatever is wrong with config.yaml."""
+    """Raises RunError for whatever is wrong with config.yaml. Read anew when the file changes."""
+    return _config_of(str(run.path), stamp(run.path / "config.yaml"))
+
+
+@st.cache_resource(max_entries=TABLES_KEPT, show_spinner=False)
+def _config_of(path: str, stamp_: str) -> Config:
+    run = RunFolder(Path(path))
     try:
         return run.config()
     except RunError:

@@ -1,6 +1,7 @@
 """Logged routing: which files there are, pages of utterances, one utterance; the index, and what pages ask of it."""
 
 import logging
+import threading
 from pathlib import Path
 
 import duckdb
@@ -14,6 +15,7 @@ from app.services.folders import TABLES_KEPT, stamp
 from harmonifuse_core.runs import RunError, RunFolder
 
 INDEXES_KEPT, ANSWERS_KEPT = 3, 128
+ONE_UMAP = threading.Lock()  # numba's threads end the process when two sessions call them at once
 
 logger = logging.getLogger("harmonifuse.app")
 
@@ -93,12 +95,19 @@ def _task_difference(key: str, wanted: Filter, weights: str, first: str, second:
     return routing_views.task_difference(routing_index_of(_files), wanted, weights, first, second)
 
 
-def routing_points(files: RoutingFiles, wanted: Filter, place: str) -> Points:
-    """See `routing_views.points`; the plane of a task and stage is found once."""
-    plane = _plane(_key(files), wanted.task, wanted.stage, files) if place == "pca" else None
-    return routing_views.points(routing_index_of(files), wanted, place, plane)
+def routing_points(files: RoutingFiles, wanted: Filter, place: str, most: int) -> Points:
+    """See `routing_views.points`; the plane of a task and stage is found once. Raises ValueError (UMAP of too few)."""
+    planes = {"pca": _plane, "umap": _embedding}
+    found = planes[place](_key(files), wanted.task, wanted.stage, files) if place in planes else None
+    return routing_views.points(routing_index_of(files), wanted, place, found, most)
 
 
 @st.cache_resource(max_entries=ANSWERS_KEPT, show_spinner=False)
 def _plane(key: str, task: str, stage: str, _files: RoutingFiles) -> routing_views.Plane:
     return routing_views.plane(routing_index_of(_files), task, stage)
+
+
+@st.cache_resource(max_entries=ANSWERS_KEPT, show_spinner="UMAP (half a minute, once for all visitors)")
+def _embedding(key: str, task: str, stage: str, _files: RoutingFiles) -> routing_views.Embedding:
+    with ONE_UMAP:
+        return routing_views.embedding(routing_index_of(_files), task, stage)

@@ -164,8 +164,9 @@ def test_scores_carry_their_intervals():
 def test_every_figure_lies_on_the_page_and_names_no_fixed_background(theme):
     figure = weights.alpha_lines([1, 2], GRID, 0.75, theme)
     assert isinstance(figure, go.Figure)
-    assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
-    assert figure.layout.font.color == theme.text
+    look = figure.layout.template.layout
+    assert look.paper_bgcolor == look.plot_bgcolor == "rgba(0,0,0,0)" and look.font.color == theme.text
+    assert figure.layout.paper_bgcolor is None and figure.layout.font.color is None, "nothing overrides the look"
 
 
 def test_literal_shortens_and_escapes():

@@ -55,7 +55,8 @@ def index(tmp_path) -> RoutingIndex:
 
 
 def points(index: RoutingIndex, wanted: Filter, most: int = 1000, place: str = "shape"):
-    found = routing_views.plane(index, wanted.task, wanted.stage) if place == "pca" else None
+    planes = {"pca": routing_views.plane, "umap": routing_views.embedding}
+    found = planes[place](index, wanted.task, wanted.stage) if place in planes else None
     return routing_views.points(index, wanted, place, found, most)
 
 
@@ -133,6 +134,27 @@ def test_the_plane_is_the_pca_of_all_answers_and_filters_do_not_move_points(inde
     assert len(some) == 20 and np.allclose(some[["x", "y"]], every.loc[some.index, ["x", "y"]])
     flat = routing_views.plane(index, "ser", "lm")
     assert flat.share.tolist() == [0, 0]  # nothing varies
+
+
+def test_umap_puts_two_kinds_of_routing_apart_and_filters_do_not_move_points(tmp_path):
+    draw = np.random.default_rng(0)
+    kinds = np.array([[4.0, 1, 1, 1], [1, 1, 1, 4]])
+    alphas = [draw.dirichlet(20 * kinds[i % 2]) for i in range(60)]
+    rows = [record(f"u{i:02d}", "ser", "lm", alpha, dataset="ab"[i % 2]) for i, alpha in enumerate(alphas)]
+    found = indexed(written(tmp_path / "x.parquet", rows))
+    every = points(found, Filter("ser", "lm"), place="umap")
+    one, other = (every.table.loc[every.table.dataset == name, ["x", "y"]].to_numpy() for name in "ab")
+    apart = np.linalg.norm(one.mean(0) - other.mean(0))
+    assert apart > 2 * max(np.linalg.norm(part - part.mean(0), axis=1).mean() for part in (one, other))
+    some = points(found, Filter("ser", "lm", (("dataset", "a"),)), place="umap")
+    spots = every.table.set_index("utterance").loc[some.table.utterance, ["x", "y"]]
+    assert (some.total, len(some.table)) == (30, 30) and np.array_equal(some.table[["x", "y"]], spots)
+    sample = routing_views.embedding(found, "ser", "lm", most=40)
+    drawn = routing_views.points(found, Filter("ser", "lm"), "umap", sample)
+    assert (len(drawn.table), drawn.total) == (40, 60), "the sample's points, and the number of all"
+    few = indexed(written(tmp_path / "y.parquet", rows[:9]))
+    with pytest.raises(ValueError, match="needs more than 15 logged answers, 9 are here"):
+        routing_views.embedding(few, "ser", "lm")
 
 
 def test_the_sample_is_fixed_random_and_the_total_is_told(index):

@@ -89,6 +89,11 @@ def test_the_explorer_draws_every_answer_and_lists_it(full_run, hostile):
         assert hostile not in str(element.value)
 
 
+def test_umap_of_few_answers_says_what_it_needs(full_run):
+    at = opened("explorer", task="ser", stage="encoder", place="umap")
+    assert not at.exception and "UMAP needs more than 15 logged answers" in shown(at)
+
+
 def test_a_link_brings_back_filter_plane_and_utterance(full_run):
     at = opened("explorer", task="ser", stage="encoder", place="shape", speaker="speaker-1", utt="u-1", colour="error")
     table = alone(at, "x")
