@@ -1,7 +1,7 @@
 """Python's garbage collector and Streamlit: every script run ends with a full collection, while all sessions wait.
 
 With torch, transformers and plotly imported that is 0.3 s of walking over modules that will never be garbage. What is
-alive once new modules were imported is therefore set apart (`gc.freeze`); what sessions make later is collected as ever.
+alive once new modules were imported is therefore set apart (`gc.freeze`); what sessions make later is collected.
 """
 
 import gc
