@@ -161,7 +161,7 @@ def tabulate(study: Study, folder: StudyFolder, options) -> AnalysisResult:
     words += ["--output", options.output] if options.output else []
     words += ["--seeds", ",".join(map(str, options.seeds))] if options.seeds else []
     record = {
-        "title": study.title, "complete": not missing,
+        "title": study.title, "complete": not missing, "date": max(rows.cells["date"].dropna(), default=""),
         "cells_done": expected - len(missing), "cells_expected": expected,
         "seeds": list(study.seeds), "resamples": options.resamples, "again": shlex.join(words),
         "table_again": shlex.join([*words, "--table-only"]), "systems": [s.name for s in study.systems],

@@ -9,7 +9,6 @@ from app.components.views import task_and_stage
 from app.figures.panels import Panel, panels
 from app.findings import Finding, curve, estimates, only, values
 from app.services import result_files
-from harmonifuse_core.analysis.result import Verdict
 from harmonifuse_core.runs import RunError, StudyFolder
 
 HOW_TO_READ = """
@@ -63,23 +62,42 @@ def progress(folder: StudyFolder, found: Finding | None) -> None:
 
 def claims(found: Finding, stem: str) -> None:
     table, claimed, figures = found.frame("comparisons"), found.frame("claims"), {}
+    st.text(counted(values(claimed, "verdict"), list(claimed.get("verdict", [])), "claim"))
+    st.text(counted(values(table, "verdict"), list(table.get("verdict", [])), "comparison"))
     limits = finding.picked("Interval of", list(INTERVALS), "study-limits", shown=INTERVALS.get)
     for place, claim in enumerate(claimed.to_dict("records")):
-        st.subheader(f"Claim {place + 1}", anchor=False)
-        finding.verdicts(f"claim-{place}", [Verdict(*(str(claim.get(k)) for k in ("text", "verdict", "evidence")))])
-        if isinstance(claim.get("source"), str) and claim["source"]:
-            with st.container(key=f"plain-source-{place}"):
-                st.text(f"Source: {claim['source']}")
+        left, right = st.columns([0.42, 0.58], gap="medium", border=True)
+        with left:
+            _claim(place, claim)
         rows = only(table, claim=claim.get("claim"))
-        drawn = estimates(rows, "benefit", compared, limits=limits)
-        if drawn:
-            finding.forest_section(f"claim-forest-{place}", "", drawn, "benefit (above 0 is better)", figures)
-            figures[f"Claim {place + 1}"] = figures.pop("benefit (above 0 is better)")
-        else:
-            st.caption("No comparison of this claim can be made yet: its cells are missing.")
+        with right:
+            drawn = estimates(rows, "benefit", compared, limits=limits)
+            if drawn:
+                finding.forest_section(f"claim-forest-{place}", "", drawn, "benefit (above 0 is better)", figures)
+                figures[f"Claim {place + 1}"] = figures.pop("benefit (above 0 is better)")
+            else:
+                st.caption("No comparison of this claim can be made yet: its cells are missing.")
     finding.table("claims", f"{stem}-claims", claimed, found.definition("claims"))
     finding.table("comparisons", f"{stem}-comparisons", table, found.definition("comparisons"), figures)
     finding.how_to_read(HOW_TO_READ)
+
+
+def counted(kinds: list[str], verdicts: list, what: str) -> str:
+    """`4 claims: 1 supported here, 3 undecided at this size`."""
+    parts = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in kinds)
+    return f"{len(verdicts)} {what}{'' if len(verdicts) == 1 else 's'}: {parts or 'none'}"
+
+
+def _claim(place: int, claim: dict) -> None:
+    text, verdict, evidence = (str(claim.get(name) or "") for name in ("text", "verdict", "evidence"))
+    with st.container(key=f"plain-claim-{place}", gap="xsmall"):
+        st.text(f"{place + 1}. {text}")
+        with st.container(key=f"plain-verdictword-claim-{place}"):
+            st.text(verdict[:1].upper() + verdict[1:])
+        if isinstance(claim.get("source"), str) and claim["source"]:
+            st.text(f"Source: {claim['source']}")
+        with st.expander("The numbers behind it"), st.container(key=f"plain-evidence-claim-{place}"):
+            st.text(evidence)
 
 
 def compared(row) -> str:

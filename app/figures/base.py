@@ -36,6 +36,7 @@ def _look(theme: Theme) -> go.layout.Template:
     axis = {
         "gridcolor": theme.grid, "zerolinecolor": theme.grid, "linecolor": theme.grid, "automargin": True,
         "tickfont": {"color": theme.text}, "title": {"font": {"color": theme.muted, "size": 12}, "standoff": 6},
+        "exponentformat": "power",
     }  # fmt: skip
     look = go.layout.Template(pio.templates["plotly"])
     look.layout.update(

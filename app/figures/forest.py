@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import floor, isfinite, log10
 
 import plotly.graph_objects as go
 
@@ -38,7 +38,7 @@ def forest(
     """
     if len(rows) > MOST_ROWS:
         raise ValueError(f"{len(rows)} rows are too many for one forest plot: at most {MOST_ROWS}")
-    bare = all(row.low is None for row in rows)
+    bare, digits = all(row.low is None for row in rows), enough_digits(rows, digits)
     names = [written(row, signed, digits, bare) for row in rows]
     row_height = GAP + LINE_HEIGHT * max((name.count("<br>") + 1 for name in names), default=1)
     groups = list(dict.fromkeys(row.group for row in rows))
@@ -51,7 +51,7 @@ def forest(
     for index, text in enumerate(names):
         figure.add_annotation(
             text=text, x=0, xref="paper", xanchor="left", y=index - 9 / row_height, yanchor="bottom", showarrow=False,
-            align="left", font={"size": 12, "color": theme.text},
+            align="left", font={"size": 12, "color": theme.text}, bgcolor=theme.surface, borderpad=0,
         )  # fmt: skip
     figure.update_yaxes(range=[len(rows) - 0.7, -0.95], showticklabels=False, showgrid=False, zeroline=False)
     figure.update_xaxes(range=list(span or reach(rows, reference)))
@@ -91,6 +91,13 @@ def told(row: Estimate, signed: bool = True, digits: int = 3, bare: bool = False
     return f"{value} [{row.low:{sign}.{digits}f}, {row.high:{sign}.{digits}f}]"
 
 
+def enough_digits(rows: Sequence[Estimate], digits: int) -> int:
+    """More than `digits` behind the point where all numbers are so small that fewer than two would be seen."""
+    values = [abs(v) for row in rows for v in (row.value, row.low, row.high) if v is not None and isfinite(v)]
+    largest = max(values, default=0.0)
+    return max(digits, min(9, 1 - floor(log10(largest)))) if largest > 0 else digits
+
+
 def reach(rows: Sequence[Estimate], reference: float | None) -> tuple[float, float]:
     """The axis: all values and intervals, the reference too, with a little air."""
     values = [v for row in rows for v in (row.value, row.low, row.high) if v is not None and isfinite(v)]
@@ -102,5 +109,6 @@ def reach(rows: Sequence[Estimate], reference: float | None) -> tuple[float, flo
 
 def described(rows: Sequence[Estimate], title: str, most: int = 12) -> str:
     """The figure in words, for those who do not see it."""
-    told_rows = "; ".join(f"{literal(row.label, 60)} {told(row)}" for row in rows[:most])
+    digits = enough_digits(rows, 3)
+    told_rows = "; ".join(f"{literal(row.label, 60)} {told(row, digits=digits)}" for row in rows[:most])
     return f"{title}. {told_rows}{' and more, see the table' if len(rows) > most else ''}"

@@ -7,7 +7,7 @@ import planted_results as planted
 import pytest
 
 from app import exports, findings
-from app.figures.forest import MOST_ROWS, Estimate, forest, told
+from app.figures.forest import MOST_ROWS, Estimate, enough_digits, forest, told
 from app.figures.panels import BAR, LEVEL, Panel, Series, faded, panels
 from app.palette import DARK, LIGHT
 from harmonifuse_core.runs import RunError
@@ -76,6 +76,10 @@ def test_a_forest_is_bounded_and_bare_without_intervals():
         forest([Estimate("x", 0.0)] * (MOST_ROWS + 1), LIGHT)
     assert forest([Estimate("x", 0.5)], LIGHT, signed=False).layout.annotations[0].text == "x: <b>0.500</b>"
     assert told(Estimate("x", 1.0, 0.0, 2.0), signed=False, digits=1) == "1.0 [0.0, 2.0]"
+    small = [Estimate("x", 0.00012, 0.0, 0.00034), Estimate("y", 0.00001)]
+    assert enough_digits(small, 3) == 5 and enough_digits([Estimate("z", 0.0)], 3) == 3
+    assert enough_digits([*small, Estimate("z", 0.5)], 3) == 3
+    assert "+0.00012 [+0.00000, +0.00034]" in " ".join(a.text for a in forest(small, LIGHT).layout.annotations)
 
 
 def test_panels_draw_bands_bars_and_levels_and_name_layers():
