@@ -1,16 +1,17 @@
 """Write the model card of a run: `python -m harmonifuse_core.card --run runs/NAME [--into README.md]`.
 
 Every number is read from the run's own files; `--into` puts the same results table between the markers
-`<!-- results -->` and `<!-- /results -->` of another Markdown file.
+`<!-- results -->` and `<!-- /results -->` of another Markdown file. `--studies runs --into README.md` puts the claims
+of all studies below `runs` between `<!-- studies -->` and `<!-- /studies -->`.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from harmonifuse_core.runs import RunError, RunFolder, write_text
-
-MARKERS = ("<!-- results -->", "<!-- /results -->")
+from harmonifuse_core.runs import RunError, RunFolder, find_studies, write_text
+from harmonifuse_core.studies.report import claims_overview
+from harmonifuse_core.studies.rows import read_table
 
 
 def interval(values, scale: float = 100.0, digits: int = 1) -> str:
@@ -89,26 +90,40 @@ def write_card(run: RunFolder) -> str:
     return text
 
 
-def insert_results(path: Path, table: str):
-    """Replace what stands between the markers in the file at `path`."""
-    text = path.read_text(encoding="utf-8")
-    start, end = (text.find(marker) for marker in MARKERS)
+def insert(path: Path, name: str, table: str):
+    """Replace what stands between the markers `<!-- name -->` and `<!-- /name -->` in the file at `path`."""
+    text, markers = path.read_text(encoding="utf-8"), (f"<!-- {name} -->", f"<!-- /{name} -->")
+    start, end = (text.find(marker) for marker in markers)
     if start < 0 or end < start:
-        raise ValueError(f"{path} has no {MARKERS[0]} ... {MARKERS[1]} to put the results between")
-    write_text(path, f"{text[: start + len(MARKERS[0])]}\n{table}\n{text[end:]}")
+        raise ValueError(f"{path} has no {markers[0]} ... {markers[1]} to put the {name} between")
+    write_text(path, f"{text[: start + len(markers[0])]}\n{table}\n{text[end:]}")
+
+
+def insert_studies(root: str, path: Path):
+    folders = find_studies(root)
+    if not folders:
+        raise ValueError(f"{root!r} holds no study: run `python -m harmonifuse_core.study STUDY.yaml` first")
+    insert(path, "studies", claims_overview([read_table(folder) for folder in folders]))
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harmonifuse_core.card", description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--into", help="Markdown file whose results table to renew")
+    parser.add_argument("--run", help="run folder whose card to write")
+    parser.add_argument("--studies", metavar="FOLDER", help="folder of studies, e.g. runs; needs --into")
+    parser.add_argument("--into", help="Markdown file whose table to renew")
     options = parser.parse_args(arguments)
+    if not options.run and not (options.studies and options.into):
+        parser.error("give --run RUN, or --studies FOLDER with --into FILE.md")
     try:
-        run = RunFolder(options.run)
-        write_card(run)
-        if options.into:
-            insert_results(Path(options.into), results_table(run))
-        print(f"written: {run.card_file}")
+        if options.run:
+            run = RunFolder(options.run)
+            write_card(run)
+            if options.into:
+                insert(Path(options.into), "results", results_table(run))
+            print(f"written: {run.card_file}")
+        if options.studies:
+            insert_studies(options.studies, Path(options.into))
+            print(f"written: {options.into}")
     except (RunError, ValueError, OSError) as error:
         print(f"card: {error}", file=sys.stderr)
         return 1

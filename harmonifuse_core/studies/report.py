@@ -1,6 +1,7 @@
 """A study for a reader: README.md of its folder, in Markdown."""
 
 from collections.abc import Sequence
+from html import escape
 
 from harmonifuse_core.analysis.result import AnalysisResult
 from harmonifuse_core.studies.plan import Study
@@ -26,7 +27,8 @@ def _squeezed(lines: Sequence[str]) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [[str(value).replace("|", "\\|").replace("\n", " ") for value in row] for row in rows]
+    """Markdown; what comes from outside (labels, names) stays letters."""
+    cells = [[escape(str(v), quote=False).replace("|", "\\|").replace("\n", " ") for v in row] for row in rows]
     return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *cells)]
 
 
@@ -49,6 +51,22 @@ def _claims(result: AnalysisResult) -> list[str]:
         return []
     text = ["", "## Verdicts", "", *_table(["claim", "verdict", "source", "numbers"], rows)]
     return [*text, "", result.table("claims").definition]
+
+
+def claims_overview(results: Sequence[AnalysisResult]) -> str:
+    """One Markdown table of all claims of several studies, each with its comparisons in short."""
+    rows = []
+    for result in results:
+        compared = result.table("comparisons").rows
+        for claim in result.table("claims").rows:
+            found = [
+                f"{r['system']} over {r['baseline']}, {r['metric'].upper()}: {percent(r['benefit'])} "
+                f"({_range(r, 'benefit')}; p {_p(r['p_holm'])})"
+                for r in compared if r["claim"] == claim["claim"]
+            ]  # fmt: skip
+            rows.append((result.name, claim["text"], f"*{claim['verdict']}*", "; ".join(found) or "no cells yet"))
+    head = ["study", "claim", "verdict", "benefit in points (95 % over speakers and seeds; p after Holm)"]
+    return "\n".join(_table(head, rows))
 
 
 def _comparisons(result: AnalysisResult) -> list[str]:
