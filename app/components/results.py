@@ -20,7 +20,7 @@ HOW_TO_READ = """
 """
 
 
-def show(results: pd.DataFrame, evaluations: dict[str, dict], run_name: str) -> None:
+def show(results: pd.DataFrame, run_name: str) -> None:
     figures = {}
     for title, keys in (
         ("Error rates (lower is better)", ("wer", "cer")),
@@ -37,7 +37,6 @@ def show(results: pd.DataFrame, evaluations: dict[str, dict], run_name: str) -> 
     downloads("results", f"{run_name}-results", results, figures)
     with st.expander("How to read this"):
         st.markdown(HOW_TO_READ)
-    class_results(evaluations, run_name)
 
 
 def class_results(evaluations: dict[str, dict], run_name: str) -> None:
@@ -45,6 +44,7 @@ def class_results(evaluations: dict[str, dict], run_name: str) -> None:
     found = {f"{name} · {task}": scores for name, result in evaluations.items() for task, scores in result.items()
              if isinstance(scores, dict) and valid_confusion(scores)}  # fmt: skip
     if not found:
+        st.info("No saved evaluation scored a task with classes.", icon=":material/grid_off:")
         return
     st.subheader("Which classes are taken for which?", anchor=False)
     scores = found[st.selectbox("Evaluation", list(found), key="confusion_of")]

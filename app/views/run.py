@@ -9,7 +9,7 @@ from harmonifuse_core.config import Config
 from harmonifuse_core.runs import RunError, RunFolder
 
 QUESTION = "What is this run, and can its numbers be trusted?"
-VIEWS = ("Results", "Training", "Layer weights", "Utterances", "Model card", "Settings")
+VIEWS = ("Results", "Classes", "Training", "Layer weights", "Utterances", "Model card", "Settings")
 VIEW = "run_view"
 
 
@@ -38,9 +38,11 @@ def show(view: str, run: RunFolder, config: Config | None, metrics: list, table,
     """Only the open tab is made."""
     if view == "Results":
         if len(table):
-            results.show(table, evaluations, run.name)
+            results.show(table, run.name)
         else:
             summary.no_results(run)
+    elif view == "Classes":
+        results.class_results(evaluations, run.name)
     elif view == "Training":
         curves.show(metrics, run)
     elif view == "Layer weights" and config is not None:

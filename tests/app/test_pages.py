@@ -72,7 +72,9 @@ def test_run_with_a_config_only_gives_the_command_of_each_part(bare_run, view, e
     assert expected in said and "untrained" in said and "No training log" in said and "A bare run" in said
 
 
-@pytest.mark.parametrize("view", ["Results", "Training", "Layer weights", "Utterances", "Model card", "Settings"])
+@pytest.mark.parametrize(
+    "view", ["Results", "Classes", "Training", "Layer weights", "Utterances", "Model card", "Settings"]
+)
 def test_a_damaged_run_is_explained_and_the_page_goes_on(full_run, view):
     write_text(full_run.config_file, "model: {encoder: 3}")
     write_text(full_run.metrics_file, '{"step": 1, "tasks": 3}\n{"st')
@@ -164,7 +166,8 @@ def test_a_long_recording_is_announced_as_pieces(full_run, tmp_path):
 @pytest.mark.parametrize(
     ("view", "expected", "least"),
     [
-        ("Results", "Which classes are taken for which?", 4),
+        ("Results", "Accuracies (higher is better)", 2),
+        ("Classes", "Which classes are taken for which?", 2),
         ("Training", "Scores on the dev corpora", 4),
         ("Layer weights", "SER · language model", 4),
         ("Utterances", "14 answers, page 1 of 1", 0),
