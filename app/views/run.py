@@ -4,12 +4,15 @@ import streamlit as st
 
 from app import services, state, tables
 from app.checks import checks
-from app.components import curves, frame, origin, plain, report, results, summary, utterances
+from app.components import curves, frame, origin, plain, report, results, summary, utterances, views
 from harmonifuse_core.config import Config
 from harmonifuse_core.runs import RunError, RunFolder
 
 QUESTION = "What is this run, and can its numbers be trusted?"
-VIEWS = ("Results", "Classes", "Training", "Layer weights", "Utterances", "Model card", "Settings")
+VIEWS = {
+    "results": "Results", "classes": "Classes", "training": "Training", "weights": "Layer weights",
+    "utterances": "Utterances", "card": "Model card", "settings": "Settings",
+}  # fmt: skip
 VIEW = "run_view"
 
 
@@ -26,30 +29,29 @@ def page() -> None:
     summary.main_numbers(table)
     plain.notes("evaluations", damaged)
     summary.trust(checks(config, metrics, evaluations))
-    if state.link().utterance and VIEW not in st.session_state:
-        st.session_state[VIEW] = "Utterances"
-    places = dict(zip(VIEWS, st.tabs(VIEWS, key=VIEW, on_change="rerun"), strict=True))
-    view = next((name for name, place in places.items() if place.open), VIEWS[0])
-    with places[view]:
+    if state.link().utterance and not state.link().view and VIEW not in st.session_state:
+        st.session_state[VIEW] = VIEWS["utterances"]
+    view, place = views.opened(VIEW, VIEWS)
+    with place:
         show(view, run, config, metrics, table, evaluations)
 
 
 def show(view: str, run: RunFolder, config: Config | None, metrics: list, table, evaluations: dict) -> None:
     """Only the open tab is made."""
-    if view == "Results":
+    if view == "results":
         if len(table):
             results.show(table, run.name)
         else:
             summary.no_results(run)
-    elif view == "Classes":
+    elif view == "classes":
         results.class_results(evaluations, run.name)
-    elif view == "Training":
+    elif view == "training":
         curves.show(metrics, run)
-    elif view == "Layer weights" and config is not None:
+    elif view == "weights" and config is not None:
         curves.show_alpha(metrics, config, run)
-    elif view == "Utterances":
+    elif view == "utterances":
         st.fragment(utterances.show)(run, config)
-    elif view == "Model card":
+    elif view == "card":
         origin.card(run)
     else:
         origin.settings(run, config)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from dashboard import opened as visited
 from factories import tone, write_wav
 from streamlit.testing.v1 import AppTest
 
@@ -181,6 +182,12 @@ def test_a_full_run_shows_each_part_with_table_and_export(full_run, view, expect
     assert charts(at) >= least
     if view != "Model card":
         assert len(at.dataframe) >= 1 and len(at.get("download_button")) >= 2
+
+
+def test_the_address_names_the_view_and_brings_it_back(full_run):
+    assert "Which classes are taken for which?" in shown(visited("run", run="full", view="classes"))
+    said = shown(visited("run", run="full", utt="u-1", view="training"))
+    assert "Scores on the dev corpora" in said, "a view in the link goes before the utterance's own"
 
 
 def test_the_cards_html_is_not_rendered(full_run):
