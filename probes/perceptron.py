@@ -1,6 +1,7 @@
 """One-hidden-layer probes, all layers and targets of a fold trained side by side.
 
-They read the first `AXES` principal components of the training utterances, whitened. Adam, full batch; the number of
+They read the first `AXES` principal components of the training utterances, scaled together to a mean variance of 1:
+scaled apart (whitened), the last ones are noise that a hidden layer learns by heart. Adam, full batch; the number of
 steps is chosen on inner speakers, then the probe is trained anew on the whole training part for as many steps.
 Shapes: `M` layers, `N` utterances, `P` problems, `H` hidden units, `K` outputs (of the largest problem).
 """
@@ -32,7 +33,7 @@ class Task:
 
 def fit_perceptrons(design: Design, tasks: Sequence[Task], choose: np.ndarray, seed: int = 0) -> list[Tensor]:
     """Outputs (M, N, classes) for every task. choose (N,) bool: training utterances that choose the number of steps."""
-    x = _whitened(design)
+    x = _scaled(design)
     learn = design.train.numpy()
     checked = torch.from_numpy(np.flatnonzero(learn & choose))
     early = _train(x, tasks, learn & ~choose, seed)
@@ -43,12 +44,11 @@ def fit_perceptrons(design: Design, tasks: Sequence[Task], choose: np.ndarray, s
     return [chosen[:, :, p, : task.classes] for p, task in enumerate(tasks)]
 
 
-def _whitened(design: Design) -> Tensor:
-    """(M, N, A): unit variance over the training utterances along the first axes."""
+def _scaled(design: Design) -> Tensor:
+    """(M, N, A): a mean variance of 1 over the training utterances and the first axes, which keep their proportions."""
     most = min(AXES, design.z.shape[2] - 1)
-    variance = design.curvature[:, :most] / design.train.sum()
-    scale = torch.where(variance > 1e-8, variance.clamp(min=1e-8).rsqrt(), 0.0)
-    return (design.z[..., :most] * scale[:, None]).clamp(-8, 8)
+    variance = design.curvature[:, :most].mean(1) / design.train.sum()
+    return design.z[..., :most] * variance.clamp(min=1e-8).rsqrt()[:, None, None]
 
 
 def _train(x: Tensor, tasks: Sequence[Task], rows: np.ndarray, seed: int) -> Iterator[Tensor]:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from planted_features import CLASSES, LAYERS, K, planted
 
+from probes.classifiers import Problem, fit_logistic, make_design
 from probes.folds import make_folds
 from probes.mdl import block_ends, code_lengths
+from probes.perceptron import Task, fit_perceptrons
 from probes.probing import Options, Representation, majority, prepare, probe
 from probes.tables import Baseline, best_row, best_set, layer_rows
 from probes.targets import Target, label_target, word_target
@@ -41,6 +43,22 @@ def test_the_layer_that_carries_the_label_is_found_and_the_others_are_not_in_its
     assert found.best == K and found.members == (K,)
     assert emotion.tally.scores[K] > 0.6
     assert all(abs(emotion.tally.scores[m] - 1 / CLASSES) < 0.12 for m in range(LAYERS) if m != K)
+
+
+def test_a_hidden_layer_reads_strong_axes_and_does_not_learn_the_weak_ones_by_heart():
+    """As in speech states: the classes lie along a few axes of large variance, among hundreds of small noise."""
+    draw = np.random.default_rng(0)
+    count, codes = 480, draw.integers(0, 4, 480)
+    axes, strength = np.linalg.qr(draw.normal(size=(300, 300)))[0], np.r_[[6.0] * 4, np.ones(296)]
+    states = draw.normal(size=(count, 300))
+    states[:, :4] += 1.8 * np.eye(4)[codes]
+    train = np.arange(count) < 360
+    design = make_design(torch.from_numpy(states * strength @ axes).float()[None], train)
+    known = np.where(train, codes, -1)
+    (output,) = fit_perceptrons(design, [Task(known, 4)], np.arange(count) % 3 == 0)
+    logits = fit_logistic(design, [Problem(known, 4)], [1.0]).logits(0)
+    hidden, linear = ((x[0].argmax(-1).numpy() == codes)[~train].mean() for x in (output, logits))
+    assert linear > 0.7 and hidden > linear - 0.1, (hidden, linear)  # 0.3 where every axis has the same variance
 
 
 def test_a_control_task_is_not_learnt_though_it_is_memorised():
