@@ -1,4 +1,4 @@
-"""One table of four views: `python -m probes.joined --run RUN [--probes NAME] [--routing NAME]`.
+"""One table of four views: `python -m probes.joined --run RUN [--probes NAME] [--routing NAME | TASK=NAME,...]`.
 
 For each layer, stage and task: what a probe finds there, what alpha and the effective share give it, and what its
 removal does; with intervals, and Spearman's correlation over the layers of each pair. Reads probes/NAME.json,
@@ -112,24 +112,38 @@ def _triple(row: Mapping, column: str) -> tuple[float, float | None, float | Non
     return row[column], row[f"{column}_low"], row[f"{column}_high"]
 
 
-def weight_profiles(
-    run: RunFolder, name: str, tasks: Sequence[str], resamples: int, seed: int
-) -> tuple[Part, list[Profile]]:
-    path = run.part("routing", f"{name}.parquet") if name else None
-    if path is None or not path.is_file():
-        some = ", ".join(n.removesuffix(".parquet") for n in run.names("routing", ".parquet"))
-        run_name = shlex.quote(str(run.path))
-        command = f"python -m harmonifuse_core.evaluate --run {run_name} --manifest M.jsonl --save {name or 'NAME'}"
-        reason = f"no routing/{name or 'NAME'}.parquet" + (f"; --routing chooses from {some}" if some else "")
-        return Part(False, None, command, reason), []
-    try:
-        frame = read_routing(path, ["utterance", "speaker", "task", "stage", "alpha", "share"])
-    except RoutingError as error:
-        return Part(False, path.name, None, str(error)), []
+def routing_names(text: str, tasks: Sequence[str]) -> dict[str, str]:
+    """{task: NAME} of `NAME` (for all) or `TASK=NAME,...`. Raises ValueError for a task that the run does not have."""
+    if "=" not in text:
+        return dict.fromkeys(tasks, text)
+    named = dict(part.strip().split("=", 1) for part in text.split(",") if "=" in part)
+    if unknown := sorted(set(named) - set(tasks)):
+        raise ValueError(f"--routing {text!r}: no task {unknown[0]!r} to join; there are {', '.join(tasks)}")
+    return named
+
+
+def weight_profiles(run: RunFolder, names: Mapping[str, str], resamples: int, seed: int) -> tuple[Part, list[Profile]]:
+    """names: {task: routing/NAME.parquet}. Not available where one of them is not there or damaged."""
     found = []
-    for (task, stage), rows in frame.groupby(["task", "stage"], sort=True):
-        if task not in tasks:
-            continue
+    for name in dict.fromkeys(names.values()):
+        path = run.part("routing", f"{name}.parquet") if name else None
+        if path is None or not path.is_file():
+            some = ", ".join(n.removesuffix(".parquet") for n in run.names("routing", ".parquet"))
+            run_name = shlex.quote(str(run.path))
+            command = f"python -m harmonifuse_core.evaluate --run {run_name} --manifest M.jsonl --save {name or 'NAME'}"
+            reason = f"no routing/{name or 'NAME'}.parquet" + (f"; --routing chooses from {some}" if some else "")
+            return Part(False, None, command, reason), []
+        try:
+            frame = read_routing(path, ["utterance", "speaker", "task", "stage", "alpha", "share"])
+        except RoutingError as error:
+            return Part(False, path.name, None, str(error)), []
+        found += _weights(frame, [task for task, own in names.items() if own == name], resamples, seed)
+    source = ", ".join(f"{name}.parquet" for name in dict.fromkeys(names.values()))
+    return Part(bool(found), source, None, None if found else "it has no row of the model's tasks"), found
+
+
+def _weights(frame, tasks: Sequence[str], resamples: int, seed: int) -> Iterator[Profile]:
+    for (task, stage), rows in frame[frame["task"].isin(tasks)].groupby(["task", "stage"], sort=True):
         speakers = rows["speaker"].fillna(rows["utterance"]).tolist()
         for measure in ("alpha", "share"):
             weights = np.stack(rows[measure].to_list()).astype(float)
@@ -137,8 +151,7 @@ def weight_profiles(
             for layer in range(weights.shape[1]):
                 interval = rate(weights[:, layer], speakers, resamples=resamples, seed=seed)
                 values[layer] = (interval.value, interval.low, interval.high)
-            found.append(Profile(stage, task, measure, None, "weight", len(rows), len(set(speakers)), values))
-    return Part(bool(found), path.name, None, None if found else "it has no row of the model's tasks"), found
+            yield Profile(stage, task, measure, None, "weight", len(rows), len(set(speakers)), values)
 
 
 def damage_profiles(run: RunFolder, tasks: Sequence[str]) -> tuple[Part, list[Profile]]:
@@ -184,7 +197,7 @@ def join(
     """Raises RunError where a file is damaged."""
     first, profiles = probe_profiles(run, probes, pairs)
     default = (first.source or "").removesuffix(".json")
-    second, weights = weight_profiles(run, routing or default, list(pairs), resamples, seed)
+    second, weights = weight_profiles(run, routing_names(routing or default, list(pairs)), resamples, seed)
     third, damage = damage_profiles(run, list(pairs))
     profiles = [*profiles, *weights, *damage]
     parts = {"probe": first, "alpha": second, "damage": third}
@@ -239,7 +252,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m probes.joined", description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="run folder, e.g. runs/default")
     parser.add_argument("--probes", default="", metavar="NAME", help="of probes/NAME.json (default: the only one)")
-    parser.add_argument("--routing", default="", metavar="NAME", help="of routing/NAME.parquet (default: the probes')")
+    parser.add_argument(
+        "--routing", default="", metavar="NAME|TASK=NAME,...", help="of routing/NAME.parquet (default: the probes')"
+    )
     parser.add_argument("--pair", action="append", default=[], metavar="TASK=TARGET", help="probe target for a task")
     parser.add_argument("--resamples", type=int, default=2000, metavar="R", help="of the bootstrap over speakers")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of drawn orders")

@@ -165,6 +165,27 @@ def test_joining_puts_probe_alpha_and_damage_of_a_layer_side_by_side(result):
     assert verdict["verdict"] == "undecided"  # three layers cannot decide
 
 
+def test_each_task_may_take_its_weights_from_another_evaluation(result, capsys):
+    result.part("routing").mkdir(exist_ok=True)
+    for name, task, alpha in (("words", "asr", [0.1, 0.2, 0.7]), ("words", "ser", [1.0, 0.0, 0.0]),
+                              ("moods", "ser", [0.5, 0.25, 0.25])):  # fmt: skip
+        row = {"utterance": task, "task": task, "prompt": "p", "stage": "encoder", "prediction": "", "truncated": False}
+        row |= dict.fromkeys(("alpha", "bias", "score", "share"), alpha)
+        path = result.part("routing", f"{name}.parquet")
+        rows = ([*pd.read_parquet(path).to_dict("records")] if path.exists() else []) + [row]
+        pd.DataFrame(rows).reindex(columns=SCHEMA.names).to_parquet(path, schema=SCHEMA)
+    arguments = ["--run", str(result.path), "--probes", "try", "--resamples", "10"]
+    joined.main([*arguments, "--routing", "asr=words,ser=moods"])
+    stored = result.read_json("probes", "joined.json")
+    layers = table(stored, "layers")
+    alphas = layers[layers["measure"] == "alpha"].set_index(["task", "layer"])["value"]
+    assert alphas["asr"].tolist() == pytest.approx([0.1, 0.2, 0.7])
+    assert alphas["ser"].tolist() == pytest.approx([0.5, 0.25, 0.25])
+    assert stored["parts"]["alpha"]["source"] == "words.parquet, moods.parquet"
+    assert joined.main([*arguments, "--routing", "nobody=words"]) == 2
+    assert "no task 'nobody' to join" in capsys.readouterr().err
+
+
 def test_joining_refuses_a_pair_without_a_task(result, capsys):
     assert joined.main(["--run", str(result.path), "--pair", "x=emotion"]) == 2
     assert "TASK=TARGET" in capsys.readouterr().err
