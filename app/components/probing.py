@@ -63,10 +63,25 @@ def choose(run: RunFolder) -> tuple[str, Finding] | None:
     return name, found
 
 
+def overview(best: pd.DataFrame) -> pd.DataFrame:
+    """A row a target, a column a place: verdict, layers that cannot be told from the best one, score of the best."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in best.to_dict("records"):
+        layers = ", ".join(map(str, row["layers"])) if isinstance(row.get("layers"), (list, tuple)) else "?"
+        text = f"{row['verdict']} · layers {layers} · {row['metric']} {row['score']:.2f}"
+        cells.setdefault(str(row["target"]), {})[place_of(row)] = text
+    return pd.DataFrame.from_dict(cells, orient="index").rename_axis("target").reset_index()
+
+
 def verdict(found: Finding, stem: str) -> None:
-    finding.verdicts("probes", found.verdicts)
-    finding.basis("probes", found)
     best, figures = only(found.frame("best"), probe="linear"), {}
+    if len(best):
+        st.dataframe(overview(best), hide_index=True)
+        with st.expander("The numbers behind it"):
+            plain.lines("probe-evidence", [f"{v.about}: {v.verdict}. {v.evidence}" for v in found.verdicts])
+    else:
+        finding.verdicts("probes", found.verdicts)
+    finding.basis("probes", found)
     for metric in values(best, "metric"):
         rows = only(best, metric=metric)
         drawn = estimates(rows, "score", lambda row: f"{row['target']} · {place_of(row)}, layer {row['best_layer']}",

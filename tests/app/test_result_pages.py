@@ -118,7 +118,7 @@ VIEWS = [
     ("faithfulness", "input", "The input matters", 2), ("faithfulness", "tasks", "Centre of mass", 3),
     ("faithfulness", "needs", "ASR: what the answer loses without a layer", 3),
     ("faithfulness", "signatures", "Found: 1", 0), ("prompt_lab", "batch", "Prompt ignored", 1),
-    ("prompt_lab", "tokens", "SER: what the answer loses without a prompt token", 2), ("probes", "found", "Held", 1),
+    ("prompt_lab", "tokens", "SER: what the answer loses without a prompt token", 2), ("probes", "found", ": held. ", 1),
     ("probes", "joined", "Not joined: damage. no faithfulness", 2), ("probes", "layers", "", 1),
     ("probes", "sets", "Best layer over log-mel", 3), ("probes", "confusion", "not stored", 0),
     ("probes", "erasure", "SER without emotion", 2),
