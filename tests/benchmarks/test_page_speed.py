@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PAGES = dict(re.findall(r'title="([^"]+)", icon="[^"]+", url_path="([^"]+)"', (ROOT / "app" / "main.py").read_text()))
 RESTS = "[data-testid=stApp][data-test-script-state=notRunning]"
-ROUNDS = 4
+ROUNDS = 3
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
