@@ -37,5 +37,8 @@ python -m harmonifuse_core.analyse --run "$run" "${unseen[@]}" --skip ravdess:as
 python -m probes.run --run "$run" --name unseen "${unseen[@]}" \
     --manifest $data/nemo.jsonl --speakers nemo-EB0,nemo-WR0 --ids '_(7[6-9]|8[0-9]|90)$' --label-map $nemo_labels \
     --targets emotion,words,gender,age,pitch,energy,duration --umap
+python -m probes.run --run "$run" --name erasure --manifest $data/ravdess.jsonl --split dev \
+    --manifest $data/ravdess.jsonl --split test --targets emotion --states encoder --probes linear --no-random \
+    --erase emotion --erase-limit 64
 python -m probes.joined --run "$run" --probes unseen --routing asr=speechocean762-test,ser=ravdess-test
 python -m harmonifuse_core.card --run "$run"
