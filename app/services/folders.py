@@ -34,7 +34,7 @@ def run_named(name: str) -> RunFolder:
 
 def config_of(run: RunFolder) -> Config:
     """Raises RunError for whatever is wrong with config.yaml. Read anew when the file changes."""
-    return _config_of(str(run.path), stamp(run.path / "config.yaml"))
+    return _config_of(str(run.path), stamp(run.config_file))
 
 
 @st.cache_resource(max_entries=TABLES_KEPT, show_spinner=False)
