@@ -1,6 +1,6 @@
 """Python's garbage collector and Streamlit: every script run ends with a full collection, while all sessions wait.
 
-With torch, transformers and plotly imported that is 0.3 s of walking over modules that will never be garbage. What is
+With torch, transformers and plotly imported that is a long walk over modules that will never be garbage. What is
 alive once new modules were imported is therefore set apart (`gc.freeze`); what sessions make later is collected.
 """
 

@@ -116,7 +116,10 @@ def routing_names(text: str, tasks: Sequence[str]) -> dict[str, str]:
     """{task: NAME} of `NAME` (for all) or `TASK=NAME,...`. Raises ValueError for a task that the run does not have."""
     if "=" not in text:
         return dict.fromkeys(tasks, text)
-    named = dict(part.strip().split("=", 1) for part in text.split(",") if "=" in part)
+    parts = [part.strip() for part in text.split(",")]
+    if odd := [part for part in parts if "=" not in part]:
+        raise ValueError(f"--routing {text!r}: {odd[0]!r} has no task; write NAME for all, or TASK=NAME,TASK=NAME")
+    named = dict(part.split("=", 1) for part in parts)
     if unknown := sorted(set(named) - set(tasks)):
         raise ValueError(f"--routing {text!r}: no task {unknown[0]!r} to join; there are {', '.join(tasks)}")
     return named

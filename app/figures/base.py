@@ -25,7 +25,7 @@ def literal(text: str, most: int = LABEL_LENGTH) -> str:
 def styled(figure: go.Figure, theme: Theme, height: int, **layout) -> go.Figure:
     """The calm look: no background of its own, little grid, room for labels only where they are.
 
-    What all figures share is a template: plotly takes a millisecond for one, and forty for as many single updates.
+    What all figures share is a template: plotly sets it at once, and takes long for as many single updates.
     """
     figure.layout.template = _look(theme)
     return figure.update_layout(height=height, **layout)

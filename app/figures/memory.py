@@ -1,4 +1,4 @@
-"""Figures that were drawn lately, by what they show: plotly takes 10 to 50 ms to build one, a page has up to ten."""
+"""Figures that were drawn lately, by what they show: plotly takes long to build one, and a page has many."""
 
 import functools
 import hashlib

@@ -60,13 +60,20 @@ def claims_overview(results: Sequence[AnalysisResult]) -> str:
         compared = result.table("comparisons").rows
         for claim in result.table("claims").rows:
             found = [
-                f"{r['system']} over {r['baseline']}, {r['metric'].upper()}: {percent(r['benefit'])} "
-                f"({_range(r, 'benefit')}; p {_p(r['p_holm'])})"
+                f"{r['system']} over {r['baseline']}, {r['metric'].upper()}: {_in_short(r)}"
                 for r in compared if r["claim"] == claim["claim"]
             ]  # fmt: skip
             rows.append((result.name, claim["text"], f"*{claim['verdict']}*", "; ".join(found) or "no cells yet"))
     head = ["study", "claim", "verdict", "benefit in points (95 % over speakers and seeds; p after Holm)"]
     return "\n".join(_table(head, rows))
+
+
+def _in_short(row: dict) -> str:
+    if row["benefit"] is None:
+        return "no cells yet"
+    if row["benefit_low"] is None:
+        return f"{percent(row['benefit'])} (no interval: one seed or speaker)"
+    return f"{percent(row['benefit'])} ({_range(row, 'benefit')}; p {_p(row['p_holm'])})"
 
 
 def _comparisons(result: AnalysisResult) -> list[str]:

@@ -9,14 +9,6 @@ import torch
 from harmonifuse_core.inference.parallel import cpu_workers, length_batches, shared_batches, side_by_side
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def padded(seconds, batch) -> float:
     return max(seconds[batch]) * len(batch)
 

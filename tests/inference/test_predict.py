@@ -140,14 +140,6 @@ def test_an_empty_waveform_is_refused_by_its_number(model):
         predict(model, [np.ones(16000, np.float32), np.zeros(0, np.float32)])
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_answers_are_the_same_side_by_side(model, two_threads):
     many = [clip for clip in CLIPS for _ in range(3)]
     together = predict(model, many, PredictOptions(batch_size=2))

@@ -182,6 +182,8 @@ def test_each_task_may_take_its_weights_from_another_evaluation(result, capsys):
     assert alphas["asr"].tolist() == pytest.approx([0.1, 0.2, 0.7])
     assert alphas["ser"].tolist() == pytest.approx([0.5, 0.25, 0.25])
     assert stored["parts"]["alpha"]["source"] == "words.parquet, moods.parquet"
+    assert joined.main([*arguments, "--routing", "asr=words,moods"]) == 2
+    assert "'moods' has no task" in capsys.readouterr().err
     assert joined.main([*arguments, "--routing", "nobody=words"]) == 2
     assert "no task 'nobody' to join" in capsys.readouterr().err
 
