@@ -138,8 +138,18 @@ def _pseudo_label(options: argparse.Namespace):
     )
 
 
+def spelled(arguments: list[str]) -> list[str]:
+    """The corpus named first, as it is spelled here: CREMA-D, crema-d and CremaD are crema_d."""
+
+    def bare(name: str) -> str:
+        return "".join(c for c in name.lower() if c.isalnum())
+
+    known = {bare(name): name for name in (*CORPORA, "pseudo-label", "teacher")}
+    return [known.get(bare(arguments[0]), arguments[0]), *arguments[1:]] if arguments else []
+
+
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(spelled(sys.argv[1:] if arguments is None else list(arguments)))
     try:
         if options.command in CORPORA:
             _prepare_corpus(CORPORA[options.command], options)

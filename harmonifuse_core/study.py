@@ -10,8 +10,6 @@ harmonifuse_core/configs/studies/. Exit code: 0, 1 where a cell failed, 2 for wr
 import argparse
 import shlex
 import sys
-import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,17 +17,15 @@ from pathlib import Path
 
 import torch
 
-from harmonifuse_core.allocation import keep_freed_memory
 from harmonifuse_core.analysis.result import AnalysisResult, plain, short
 from harmonifuse_core.inference.sources import shard
 from harmonifuse_core.runs import StudyFolder, environment, write_json, write_text
-from harmonifuse_core.studies.cell import run_cell
 from harmonifuse_core.studies.plan import Cell, Study, load_study, study_text
 from harmonifuse_core.studies.report import study_card
-from harmonifuse_core.studies.rows import consolidate, read_rows, reuse_cell
-from harmonifuse_core.studies.scoring import Listener, check_labels
+from harmonifuse_core.studies.rows import consolidate, read_rows
+from harmonifuse_core.studies.running import run_cells, threads
+from harmonifuse_core.studies.scoring import check_labels
 from harmonifuse_core.studies.table import missing_cells, study_result
-from harmonifuse_core.training.loop import TrainingError
 
 OUTPUT = "runs/study-{}"
 
@@ -49,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep-models", action="store_true", help="keep every cell's weights as a run: models/CELL")
     parser.add_argument("--resamples", type=int, default=2000, metavar="R", help="of the bootstrap over speakers")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="CPU threads (rows of 1 and of 2 differ a bit)"
+    )
     parser.add_argument("--cache-megabytes", type=int, default=4000, help="of encoded evaluation speech in memory")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
@@ -68,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         folder = StudyFolder(options.output or OUTPUT.format(study.name))
         donors = [donor(name.strip(), folder) for name in options.reuse.split(",") if name.strip()]
         shard([], options.num_shards, options.shard_index)
+        if options.threads < 1:
+            raise ValueError(f"--threads {options.threads}: give at least 1")
         if options.resamples < 2:
             raise ValueError(f"--resamples {options.resamples}: give at least 2 (2000 is usual)")
         chosen = [study.system(n.strip(), "--systems").name for n in options.systems.split(",") if n.strip()]
@@ -85,8 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if todo:
             write_text(folder.study_file, study_text(study))
-            write_json(folder.environment_file, environment())
-            failed = run(study, todo, folder, donors, options)
+            with threads(options.threads):
+                write_json(folder.environment_file, environment())
+                failed = run_cells(
+                    study, todo, folder, donors, say,
+                    megabytes=options.cache_megabytes, device=options.device, keep_models=options.keep_models,
+                )  # fmt: skip
     except KeyboardInterrupt:
         print("study: stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -111,37 +116,6 @@ def donor(name: str, folder: StudyFolder) -> StudyFolder:
     if not Path(name).is_dir() or Path(name).resolve() == folder.path.resolve():
         raise ValueError(f"--reuse {name!r}: name the folder of another study, e.g. runs/study-e2")
     return StudyFolder(name)
-
-
-def run(study: Study, todo: Sequence[Cell], folder: StudyFolder, donors: Sequence[StudyFolder], options) -> bool:
-    """Train and score the cells one after another; True where one failed. What is left is said after each."""
-    keep_freed_memory()
-    listener, seconds, failed = Listener(options.cache_megabytes), {}, False
-    say(f"{len(todo)} cells to do in this process; rows go to {folder.path}")
-    for number, cell in enumerate(todo, 1):
-        started = time.perf_counter()
-        try:
-            if source := reuse_cell(folder, cell, donors):
-                say(f"[{number}/{len(todo)}] {cell.name}: the same cell as {source}, copied")
-                continue
-            record = run_cell(study, cell, folder, listener, device=options.device, keep_model=options.keep_models)
-            words = f"training {record['train_seconds']:.0f} s, scoring {record['evaluate_seconds']:.0f} s"
-            words += "" if record["failed"] == "[]" else f"; recordings left out: {record['failed']}"
-        except Exception as error:  # whatever a cell does, the others must not wait for it
-            failed, words = True, f"FAILED: {error}"
-            if not isinstance(error, (TrainingError, ValueError, OSError)):
-                say(traceback.format_exc())
-        seconds.setdefault(cell.system.name, []).append(time.perf_counter() - started)
-        left = remaining(todo[number:], seconds) / 60
-        say(f"[{number}/{len(todo)}] {cell.name}: {words}; about {left:.0f} min left")
-    return failed
-
-
-def remaining(cells: Sequence[Cell], seconds: dict[str, list[float]]) -> float:
-    """Seconds that `cells` will take, by what cells of the same system took, else by the mean of all."""
-    every = [value for values in seconds.values() for value in values]
-    means = {name: sum(values) / len(values) for name, values in seconds.items()}
-    return sum(means.get(cell.system.name, sum(every) / len(every)) for cell in cells)
 
 
 def say(message: str):

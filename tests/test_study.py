@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from planted_study import STEPS, planted_study, table_of
 
 from harmonifuse_core.runs import StudyFolder, find_runs, find_studies
 from harmonifuse_core.studies.rows import read_rows, read_table
+from harmonifuse_core.studies.running import threads
 from harmonifuse_core.study import main
 
 TIMES = ["train_seconds", "train_cpu_seconds", "evaluate_seconds", "date"]
@@ -68,6 +70,14 @@ def test_a_true_difference_is_supported_and_everything_is_written(finished):
     assert "**supported here**" in card and "--table-only" in card
     assert read_table(StudyFolder(finished)).verdicts[0].about == "Training beats none."
     assert [f.name for f in find_studies(finished.parent)] == ["study-planted"] and find_runs(finished.parent) == []
+
+
+def test_cells_compute_with_one_thread_whatever_the_machine_has(finished):
+    assert set(read_rows(StudyFolder(finished)).cells["threads"]) == {1}
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_utterance_rows_hold_what_a_score_is_made_of(finished):

@@ -302,3 +302,16 @@ def test_every_corpus_has_help_with_its_layout(name, capsys):
         command.main([name, "--help"])
     assert ended.value.code == 0
     assert "--split-seed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["EMO-DB", "emo_db", "EmoDB", "emo-db"])
+def test_a_corpus_may_be_spelled_as_its_authors_do(tree, tmp_path, name):
+    emo_db(tree)
+    assert command.main([name, str(tree.root), str(tmp_path / "out.jsonl")]) == 0
+    assert len(read_manifest(tmp_path / "out.jsonl")) == 15
+
+
+def test_an_unknown_corpus_is_refused_with_the_known_ones(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["emo-dc", str(tmp_path), str(tmp_path / "out.jsonl")])
+    assert "emo_db" in capsys.readouterr().err
