@@ -14,6 +14,7 @@ from harmonifuse_core.inference.parallel import cpu_workers, length_batches, sha
 from harmonifuse_core.model.beam_search import beam_search
 from harmonifuse_core.model.decoding import greedy
 from harmonifuse_core.model.encoder import EncoderStates
+from harmonifuse_core.model.fusion import Survey
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, HarmoniFuseOutput, LayerWeights
 from harmonifuse_core.model.heads import ctc_greedy
 
@@ -86,7 +87,8 @@ def predict_batch(model: HarmoniFuse, waveforms: Sequence[np.ndarray], options: 
     model.eval()
     with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
         states = encode(model, waveforms, options.encode_seconds)
-        columns = {task: answer_task(model, states, task, options) for task in options.task_names(model)}
+        survey = model.survey(states)
+        columns = {task: answer_task(model, states, task, options, survey) for task in options.task_names(model)}
     return [{task: column[row] for task, column in columns.items()} for row in range(len(waveforms))]
 
 
@@ -110,10 +112,12 @@ def encode(model: HarmoniFuse, waveforms: Sequence[np.ndarray], seconds: float) 
     return EncoderStates(tuple(joined), mask)
 
 
-def answer_task(model: HarmoniFuse, states, task: str, options: PredictOptions) -> list[HarmoniFuseOutput]:
+def answer_task(
+    model: HarmoniFuse, states, task: str, options: PredictOptions, survey: Survey | None = None
+) -> list[HarmoniFuseOutput]:
     """One task's answers for encoded speech, in batch order."""
     spec, prompt = model.config.task(task), options.prompt(model, task)
-    fused = model.fuse_encoder(states, task, (options.encoder_alpha or {}).get(task))
+    fused = model.fuse_encoder(states, task, (options.encoder_alpha or {}).get(task), survey)
     lm_alpha = (options.lm_alpha or {}).get(task)
     parts = [p.detach().float().cpu().numpy() for p in (fused.alpha, fused.bias, fused.score, fused.share)]
     encoder = [LayerWeights(*(p[row] for p in parts)) for row in range(len(states.mask))]

@@ -74,6 +74,19 @@ def _fixed(mode: str, layers: int, what: str) -> int | None:
     return index
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What every task's gate needs of the encoder states, worked out once for all of them.
+
+    states: L1 layer-normalised (B, T, D), without gain; means: (B, L1, D) over the speech; norms: (B, L1), the mean
+    length of a frame with the gain.
+    """
+
+    states: tuple[Tensor, ...]
+    means: Tensor
+    norms: Tensor
+
+
 class GatedEncoderFusion(nn.Module):
     """Equation 1 over L1 encoder states, for K tasks."""
 
@@ -110,32 +123,68 @@ class GatedEncoderFusion(nn.Module):
         logits = self.logits[self._row(task)]
         return torch.softmax(logits + self.off, -1), logits
 
-    def input_scores(self, states: tuple[Tensor, ...], mask: Tensor, task: str) -> Tensor:
+    def survey(self, states: tuple[Tensor, ...], mask: Tensor) -> Survey | None:
+        """For `forward` of several tasks, or None: where gradients are wanted, and where states are not normalised.
+
+        An accelerator has none either: there autocast chooses the types of each step.
+        """
+        if torch.is_grad_enabled() or not self.norm.enabled or mask.device.type != "cpu":
+            return None
+        frames = mask / mask.sum(1, keepdim=True)  # (B, T)
+        normed = tuple(nn.functional.layer_norm(state, state.shape[-1:]) for state in states)
+        means = [torch.bmm(frames[:, None], state)[:, 0] for state in normed]
+        squares = self.norm.gain.square()
+        norms = [((state.square() @ squares).sqrt() * frames).sum(1) for state in normed]
+        return Survey(normed, torch.stack(means, 1), torch.stack(norms, 1))
+
+    def input_scores(self, states: tuple[Tensor, ...], mask: Tensor, task: str, survey: Survey | None = None) -> Tensor:
         """FFN(standardised mean over time of the layer-normalised state): (B, L1); zeros without `input_score`."""
         if self.ffn is None:
             return torch.zeros(len(mask), len(states), device=mask.device)
-        weight = (mask / mask.sum(1, keepdim=True))[..., None]
-        means = [(nn.functional.layer_norm(s, s.shape[-1:]) * weight).sum(1) for s in states]
-        return self.ffn(self.standardise(torch.stack(means, 1)))[..., self._row(task)].float()
+        if survey is None:
+            weight = (mask / mask.sum(1, keepdim=True))[..., None]
+            means = torch.stack([(nn.functional.layer_norm(s, s.shape[-1:]) * weight).sum(1) for s in states], 1)
+        else:
+            means = survey.means
+        return self.ffn(self.standardise(means))[..., self._row(task)].float()
 
-    def forward(self, states: tuple[Tensor, ...], mask: Tensor, task: str, alpha: Tensor | None = None) -> Fused:
+    def forward(
+        self,
+        states: tuple[Tensor, ...],
+        mask: Tensor,
+        task: str,
+        alpha: Tensor | None = None,
+        survey: Survey | None = None,
+    ) -> Fused:
         """Fuse `states` (L1 tensors (B, T, D)) for `task`; `mask` (B, T). `alpha` (L1,) or (B, L1) overrides the gate.
 
-        B batch, T frames, L1 states, D width. Frames behind the speech come out as zero.
+        B batch, T frames, L1 states, D width. Frames behind the speech come out as zero. `survey` of these states saves
+        time, and changes no more than rounding does.
         """
         logits = self.logits[self._row(task)]
-        score = self.input_scores(states, mask, task)  # (B, L1)
+        survey = survey or self.survey(states, mask)
+        score = self.input_scores(states, mask, task, survey)  # (B, L1)
         own = torch.softmax(logits + score + self.off, -1)
         alpha = own if alpha is None else alpha.to(own).expand_as(own)
+        if survey is None:
+            fused, norms = self._sum(states, mask, alpha)
+        else:
+            fused, norms = survey.states[0] * alpha[:, 0, None, None], survey.norms
+            for index, state in enumerate(survey.states[1:], 1):
+                fused.addcmul_(state, alpha[:, index, None, None])
+            fused *= self.norm.gain
+        fused = (fused + self.norm.bias) * mask[..., None]
+        return Fused(fused, alpha, logits.expand_as(alpha), score, effective_share(alpha.detach(), norms))
+
+    def _sum(self, states: tuple[Tensor, ...], mask: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted sum (B, T, D) and the states' mean lengths (B, L1)."""
         fused, norms = 0.0, []
         for index, state in enumerate(states):
             state = self.norm(state)
             with torch.no_grad():
                 norms.append((state.norm(dim=-1) * mask).sum(1) / mask.sum(1))
             fused = fused + alpha[:, index, None, None] * state
-        fused = (fused + self.norm.bias) * mask[..., None]
-        share = effective_share(alpha.detach(), torch.stack(norms, -1))
-        return Fused(fused, alpha, logits.expand_as(alpha), score, share)
+        return fused, torch.stack(norms, -1)
 
 
 class PromptAdaptiveFusion(nn.Module):

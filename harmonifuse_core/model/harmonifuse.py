@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from harmonifuse_core.config import AugmentConfig, ModelConfig
 from harmonifuse_core.data.batching import TaskBatch
 from harmonifuse_core.model.encoder import EncoderStates, SpeechEncoder, WhisperSpeechEncoder, build_encoder
-from harmonifuse_core.model.fusion import Fused, GatedEncoderFusion, PromptAdaptiveFusion
+from harmonifuse_core.model.fusion import Fused, GatedEncoderFusion, PromptAdaptiveFusion, Survey
 from harmonifuse_core.model.heads import build_heads, classification_loss, ctc_loss, transcription_loss
 from harmonifuse_core.model.lm import LanguageModel, LMStates
 from harmonifuse_core.model.prefix_lm import build_prefix_lm
@@ -93,8 +93,14 @@ class HarmoniFuse(nn.Module):
         """States of (B, S) waveforms; shared by all tasks."""
         return self.encoder(waveforms, lengths, augment)
 
-    def fuse_encoder(self, states: EncoderStates, task: str, alpha: Tensor | None = None) -> Fused:
-        return self.gate(states.states, states.mask, task, alpha)
+    def survey(self, states: EncoderStates) -> Survey | None:
+        """For `fuse_encoder` of several tasks on the same states."""
+        return self.gate.survey(states.states, states.mask)
+
+    def fuse_encoder(
+        self, states: EncoderStates, task: str, alpha: Tensor | None = None, survey: Survey | None = None
+    ) -> Fused:
+        return self.gate(states.states, states.mask, task, alpha, survey)
 
     def fuse_lm(self, states: LMStates, task: str, alpha: Tensor | None = None) -> Fused:
         return self.fusion(states.states, task, states.pooled, alpha)

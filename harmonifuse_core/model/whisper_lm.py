@@ -130,9 +130,8 @@ class WhisperLM(LanguageModel):
         cross = []
         for block in self.body.layers:
             attention = block.encoder_attn
-            cross.append(
-                tuple(split_heads(p(speech), attention.num_heads) for p in (attention.k_proj, attention.v_proj))
-            )
+            pair = (split_heads(p(speech), attention.num_heads) for p in (attention.k_proj, attention.v_proj))
+            cross.append(tuple(pair if torch.is_grad_enabled() else (part.contiguous() for part in pair)))
         return speech, cross, None if bool(mask.all()) else mask[:, None, None, :]
 
     def _embed(self, ids: Tensor, offset: int) -> Tensor:

@@ -263,3 +263,24 @@ def test_an_override_replaces_alpha_and_leaves_the_record_of_its_parts():
     each = torch.softmax(torch.randn(2, STATES, generator=torch.Generator().manual_seed(3)), -1)
     assert torch.equal(module(states, mask, "asr", each).alpha, each)
     assert torch.equal(fusion()(states, "asr", alpha=each[:, None]).alpha[:, 4], each)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("fields", [{}, {"input_score": True}, {"include_input_state": False}])
+def test_a_survey_shared_by_tasks_gives_what_each_works_out_alone(fields, task):
+    module, (states, mask) = gate(**fields), speech()
+    alone = module(states, mask, task)  # with gradients: no survey
+    assert module.survey(states, mask) is None
+    with torch.no_grad():
+        survey = module.survey(states, mask)
+        shared = module(states, mask, task, survey=survey)
+    for name in ("states", "alpha", "bias", "score", "share"):
+        torch.testing.assert_close(getattr(shared, name), getattr(alone, name).detach(), atol=1e-6, rtol=1e-5)
+    assert not shared.states[1, 3:].any() and survey.norms.shape == (2, STATES)
+
+
+def test_states_as_they_are_have_no_survey():
+    module, (states, mask) = gate(normalise=False), speech()
+    with torch.no_grad():
+        assert module.survey(states, mask) is None
+        assert module(states, mask, "asr").states.shape == states[0].shape
