@@ -107,7 +107,8 @@ def _axes(found: Points, place: str) -> tuple[str, str]:
 
 def _figure(run: RunFolder, found: Points, colour: str, place: str, wanted: Filter) -> list[int]:
     """Draw, and return the places of the points that were selected."""
-    figure = scatter(found.table, colour, _axes(found, place), state.theme())
+    drawn = found.table[[*dict.fromkeys(("x", "y", "utterance", colour))]]
+    figure = scatter(drawn, colour, _axes(found, place), state.theme())
     key = f"explorer-{abs(hash((run.name, place, colour, wanted)))}"  # another view starts without a selection
     alt = f"{len(found.table)} logged answers, {PLACES[place]}, coloured by {colour}; the table below lists them"
     event = st.plotly_chart(
