@@ -36,7 +36,8 @@ def html_bytes(title: str, figures: Mapping[str, go.Figure], background: str, te
     """One page with all figures, interactive without a network: plotly's script stands in it once."""
     parts = []
     for place, (name, figure) in enumerate(figures.items()):
-        body = figure.to_html(full_html=False, include_plotlyjs=not place, config={"displaylogo": False})
+        roomy = go.Figure(figure).update_xaxes(automargin=True).update_yaxes(automargin=True)  # other letters there
+        body = roomy.to_html(full_html=False, include_plotlyjs=not place, config={"displaylogo": False})
         parts.append(f"<section><h2>{html.escape(name)}</h2>{body}</section>")
     style = f"body{{font-family:system-ui;background:{background};color:{text};max-width:1100px;margin:2rem auto}}"
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'

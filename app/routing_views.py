@@ -13,7 +13,7 @@ from app.routing_index import EVALUATION, FIELDS, NUMBERS, Filter, RoutingIndex
 WEIGHTS = ("alpha", "share")
 GROUPS = tuple(name for name in FIELDS if name != EVALUATION)
 MOST_GROUPS = 30
-MOST_POINTS = (1000, 3000, 5000)  # drawn at once: the time of a browser grows with them
+MOST_POINTS = (500, 1000, 3000, 5000)  # drawn at once: the time of a browser grows with them
 SAMPLE = 3000  # of an embedding: UMAP takes seconds for them, minutes for all of a large run
 VECTORS = 32  # of 2,048 rows: read at once, so that memory stays flat
 PLACES = {"pca": "PCA of alpha", "umap": "UMAP of alpha", "shape": "Entropy and centre of mass"}

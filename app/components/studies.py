@@ -66,7 +66,7 @@ def claims(found: Finding, stem: str) -> None:
     st.text(counted(values(table, "verdict"), list(table.get("verdict", [])), "comparison"))
     limits = finding.picked("Interval of", list(INTERVALS), "study-limits", shown=INTERVALS.get)
     for place, claim in enumerate(claimed.to_dict("records")):
-        left, right = st.columns([0.42, 0.58], gap="medium", border=True)
+        left, right = st.columns(2, gap="medium", border=True)
         with left:
             _claim(place, claim)
         rows = only(table, claim=claim.get("claim"))

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.base import heatmap, literal, styled
+from app.figures.base import Figure, heatmap, literal, styled
+from app.figures.margins import fitted
 from app.figures.memory import remembered
 from app.palette import CIVIDIS, Theme, class_colour, class_symbol, colour_scale, shared_extent
 
@@ -20,17 +21,18 @@ def probability_bars(probabilities: Mapping[str, float], theme: Theme) -> go.Fig
     winner = int(np.argmax(values))
     texts = [f" {v:.2f}  ◀" if i == winner else f" {v:.2f}" for i, v in enumerate(values)]
     colours = [class_colour(label, i, theme) for i, label in enumerate(labels)]
-    figure = go.Figure(go.Bar(
+    figure = Figure(go.Bar(
         x=values, y=list(range(len(labels))), orientation="h", text=texts, textposition="outside", cliponaxis=False,
         marker={"color": colours, "line": {"color": theme.text, "width": 0.6}}, textfont={"color": theme.text},
         customdata=[literal(label) for label in labels], hovertemplate="%{customdata}: %{x:.4f}<extra></extra>",
     ))  # fmt: skip
     styled(figure, theme, 30 + 26 * len(labels), bargap=0.35)
     figure.update_xaxes(range=[0, 1.16], showticklabels=False, showgrid=False, zeroline=True)
-    return figure.update_yaxes(
+    figure.update_yaxes(
         tickmode="array", tickvals=list(range(len(labels))), ticktext=[literal(label, 18) for label in labels],
         autorange="reversed", showgrid=False, zeroline=False,
     )  # fmt: skip
+    return fitted(figure)
 
 
 @remembered
@@ -39,7 +41,7 @@ def probability_changes(changes: Mapping[str, float], theme: Theme) -> go.Figure
     labels, values = list(changes)[:MOST_CLASSES], list(changes.values())[:MOST_CLASSES]
     extent = shared_extent(values)
     colours = [theme.diverging[-2] if v > 0 else theme.diverging[1] for v in values]
-    figure = go.Figure(go.Bar(
+    figure = Figure(go.Bar(
         x=values, y=list(range(len(labels))), orientation="h", text=[f"{v:+.3f}" for v in values], cliponaxis=False,
         textposition="outside", marker={"color": colours, "line": {"color": theme.text, "width": 0.6}},
         textfont={"color": theme.text},
@@ -47,10 +49,11 @@ def probability_changes(changes: Mapping[str, float], theme: Theme) -> go.Figure
     ))  # fmt: skip
     styled(figure, theme, 30 + 26 * len(labels), bargap=0.35)
     figure.update_xaxes(range=[-1.45 * extent, 1.45 * extent], showticklabels=False, showgrid=False, zeroline=True)
-    return figure.update_yaxes(
+    figure.update_yaxes(
         tickmode="array", tickvals=list(range(len(labels))), ticktext=[literal(label, 18) for label in labels],
         autorange="reversed", showgrid=False, zeroline=False,
     )  # fmt: skip
+    return fitted(figure)
 
 
 @remembered
@@ -62,7 +65,7 @@ def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], theme: The
     rows = [f"{label} ({int(n)})" for label, n in zip(labels, totals[:, 0], strict=True)]
     figure = heatmap(shares, rows, labels, colour_scale(CIVIDIS), 0.0, 1.0, theme, name="share of row")
     styled(figure, theme, 120 + 34 * len(labels), xaxis_title="predicted", yaxis_title="reference (utterances)")
-    return figure.update_xaxes(showgrid=False, tickangle=-45).update_yaxes(showgrid=False)
+    return fitted(figure.update_xaxes(showgrid=False, tickangle=-45).update_yaxes(showgrid=False))
 
 
 @remembered
@@ -71,7 +74,7 @@ def recall_bars(recall: Mapping[str, float | None], theme: Theme) -> go.Figure:
     labels = list(recall)[:MOST_CLASSES]
     known = [isinstance(recall[label], (int, float)) for label in labels]
     texts = [f" {recall[label]:.2f}" if has else " no utterance" for label, has in zip(labels, known, strict=True)]
-    figure = go.Figure(go.Bar(
+    figure = Figure(go.Bar(
         x=[recall[label] if has else 0 for label, has in zip(labels, known, strict=True)], y=list(range(len(labels))),
         orientation="h", text=texts, textposition="outside", cliponaxis=False, textfont={"color": theme.text},
         marker={"color": [class_colour(label, i, theme) for i, label in enumerate(labels)],
@@ -79,10 +82,11 @@ def recall_bars(recall: Mapping[str, float | None], theme: Theme) -> go.Figure:
     ))  # fmt: skip
     styled(figure, theme, 60 + 30 * len(labels), bargap=0.35, xaxis_title="recall")
     figure.update_xaxes(range=[0, 1.18], tickvals=[0, 0.5, 1])
-    return figure.update_yaxes(
+    figure.update_yaxes(
         tickmode="array", tickvals=list(range(len(labels))), ticktext=[literal(label, 18) for label in labels],
         autorange="reversed", showgrid=False, zeroline=False,
     )  # fmt: skip
+    return fitted(figure)
 
 
 @remembered
@@ -90,7 +94,7 @@ def reliability(bins: Sequence[Mapping], theme: Theme) -> go.Figure:
     """Accuracy against confidence; on the diagonal the probabilities are honest. Symbol size tells the count."""
     filled = [b for b in bins if b.get("count")]
     most = max((b["count"] for b in filled), default=1)
-    figure = go.Figure(
+    figure = Figure(
         go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": theme.muted, "dash": "dash"}, hoverinfo="skip")
     )
     figure.add_scatter(
@@ -100,4 +104,4 @@ def reliability(bins: Sequence[Mapping], theme: Theme) -> go.Figure:
         hovertemplate="confidence %{x:.2f}, accuracy %{y:.2f}, %{text} utterances<extra></extra>",
     )  # fmt: skip
     styled(figure, theme, 320, xaxis_title="confidence", yaxis_title="accuracy")
-    return figure.update_xaxes(range=[-0.03, 1.05]).update_yaxes(range=[-0.03, 1.12])
+    return fitted(figure.update_xaxes(range=[-0.03, 1.05]).update_yaxes(range=[-0.03, 1.12]))

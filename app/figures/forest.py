@@ -7,7 +7,8 @@ from math import floor, isfinite, log10
 
 import plotly.graph_objects as go
 
-from app.figures.base import legend_below, literal, styled
+from app.figures.base import Figure, legend_below, literal, styled
+from app.figures.margins import fitted
 from app.figures.memory import remembered
 from app.palette import Theme, class_symbol, task_colour
 
@@ -42,7 +43,7 @@ def forest(
     names = [written(row, signed, digits, bare) for row in rows]
     row_height = GAP + LINE_HEIGHT * max((name.count("<br>") + 1 for name in names), default=1)
     groups = list(dict.fromkeys(row.group for row in rows))
-    figure = go.Figure()
+    figure = Figure()
     for place, group in enumerate(groups):
         _draw(figure, [(i, row) for i, row in enumerate(rows) if row.group == group], place, theme, signed, digits)
     styled(figure, theme, FRAME + row_height * len(rows) + (36 if len(groups) > 1 else 0), xaxis_title=title)
@@ -58,7 +59,7 @@ def forest(
     if len(groups) > 1:
         legend_below(figure, theme)
         figure.update_layout(legend={"y": -44 / (row_height * len(rows))})
-    return figure
+    return fitted(figure)
 
 
 def _draw(figure: go.Figure, rows: list[tuple[int, Estimate]], place: int, theme: Theme, signed: bool, digits: int):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from app.figures.base import literal, styled
+from app.figures.base import Figure, literal, styled
+from app.figures.margins import fitted
 from app.figures.memory import remembered
 from app.palette import Theme, class_symbol, line_style, task_colour
 from app.tables import layer_names, thinned
@@ -49,7 +50,8 @@ def panels(
     A series keeps colour, dash and symbol in all panels; the legend below names each once.
     """
     figure = make_subplots(
-        rows=len(drawn), cols=1, shared_xaxes=True, vertical_spacing=min(0.09, 0.4 / max(1, len(drawn))),
+        figure=Figure(), rows=len(drawn), cols=1, shared_xaxes=True,
+        vertical_spacing=min(0.09, 0.4 / max(1, len(drawn))),
         subplot_titles=[literal(panel.title, 70) for panel in drawn],
     )  # fmt: skip
     names = list(dict.fromkeys(series.name for panel in drawn for series in panel.series))
@@ -72,7 +74,7 @@ def panels(
     elif whole:
         figure.update_xaxes(dtick=1)
     below = {"orientation": "h", "yanchor": "top", "y": -60 / (total - FRAME), "x": 0, "font": {"color": theme.text}}
-    return figure.update_layout(showlegend=legend and len(names) > 1, legend=below)
+    return fitted(figure.update_layout(showlegend=legend and len(names) > 1, legend=below))
 
 
 def _draw(figure: go.Figure, series: Series, row: int, place: int, theme: Theme, named: bool) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from app.figures.base import colour_bar, styled
+from app.figures.base import Figure, colour_bar, styled
+from app.figures.margins import fitted
 from app.palette import CIVIDIS, Theme, colour_scale
 
 MOST_COLUMNS = 1200
@@ -12,7 +13,9 @@ MOST_COLUMNS = 1200
 
 def waveform_and_mel(low: np.ndarray, high: np.ndarray, mel: np.ndarray, seconds: float, theme: Theme) -> go.Figure:
     """`low`, `high` (P,): envelope; `mel` (M, T) in dB below the loudest cell."""
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.34, 0.66], vertical_spacing=0.04)
+    figure = make_subplots(
+        figure=Figure(), rows=2, cols=1, shared_xaxes=True, row_heights=[0.34, 0.66], vertical_spacing=0.04
+    )
     times = np.linspace(0, seconds, len(low)) if len(low) else np.zeros(0)
     outline = {"color": theme.accent, "width": 1}
     figure.add_scatter(x=times, y=high, mode="lines", line=outline, hoverinfo="skip", row=1, col=1)
@@ -29,7 +32,7 @@ def waveform_and_mel(low: np.ndarray, high: np.ndarray, mel: np.ndarray, seconds
     figure.update_yaxes(range=[-peak, peak], showticklabels=False, showgrid=False, title_text="amplitude", row=1, col=1)
     figure.update_yaxes(title_text="mel band", showgrid=False, row=2, col=1)
     figure.update_xaxes(range=[0, seconds], showgrid=False)
-    return figure.update_xaxes(title_text="seconds", row=2, col=1)
+    return fitted(figure.update_xaxes(title_text="seconds", row=2, col=1))
 
 
 def pooled_columns(mel: np.ndarray, most: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.figures.base import legend_below, literal, styled
+from app.figures.base import Figure, legend_below, literal, styled
+from app.figures.margins import fitted
 from app.figures.memory import remembered
 from app.palette import Theme, line_style, task_colour
 from app.tables import thinned
@@ -20,7 +21,7 @@ AXIS_TITLES = {
 @remembered
 def curves(table: pd.DataFrame, kind: str, theme: Theme) -> go.Figure:
     """`table` as `tables.training_table` gives it; series longer than 1,000 points are thinned evenly."""
-    figure = go.Figure()
+    figure = Figure()
     chosen = table[table["kind"] == kind]
     for place, (series, rows) in enumerate(chosen.groupby("series", sort=False)):
         rows = rows.iloc[thinned(len(rows), MOST_POINTS)]
@@ -35,13 +36,13 @@ def curves(table: pd.DataFrame, kind: str, theme: Theme) -> go.Figure:
     )
     if kind == "learning rate":
         figure.update_yaxes(tickformat=".1e")
-    return legend_below(figure, theme) if chosen["series"].nunique() > 1 else figure
+    return fitted(legend_below(figure, theme) if chosen["series"].nunique() > 1 else figure)
 
 
 @remembered
 def scores_with_intervals(table: pd.DataFrame, theme: Theme) -> go.Figure:
     """Each evaluation's value with its interval, measure by measure; rows as `tables.results_table` gives them."""
-    figure = go.Figure()
+    figure = Figure()
     names = [f"{literal(r.evaluation, 26)} · {literal(r.key.upper(), 10)}" for r in table.itertuples()]
     above, below = (table["high"] - table["value"]).fillna(0), (table["value"] - table["low"]).fillna(0)
     bars = {"type": "data", "array": above.tolist(), "arrayminus": below.tolist()}
@@ -58,4 +59,4 @@ def scores_with_intervals(table: pd.DataFrame, theme: Theme) -> go.Figure:
     figure.update_yaxes(
         tickvals=list(range(len(table))), ticktext=names, range=[len(table) - 0.4, -0.8], showgrid=False, zeroline=False
     )
-    return figure.update_xaxes(rangemode="tozero")
+    return fitted(figure.update_xaxes(rangemode="tozero"))

@@ -6,7 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from app.figures.base import MOST_CELLS, heatmap, literal, styled
+from app.figures.base import MOST_CELLS, Figure, heatmap, literal, styled
+from app.figures.margins import fitted
 from app.figures.memory import remembered
 from app.palette import CIVIDIS, Theme, colour_scale, shared_extent
 from app.tables import layer_names
@@ -45,7 +46,7 @@ def token_timeline(
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, title_text="layer", row=2, col=1)
     words = [literal(t.strip() or "␣", 18) for t in tokens]
     centres = [float(span.mean()) for span in spans]
-    return figure.update_xaxes(tickvals=centres, ticktext=words, tickangle=-60, row=2, col=1)
+    return fitted(figure.update_xaxes(tickvals=centres, ticktext=words, tickangle=-60, row=2, col=1))
 
 
 def token_cells(spans: np.ndarray) -> tuple[list[float], list[int]]:
@@ -75,7 +76,7 @@ def attribution_timeline(
     _waveform_axes(figure, low, high, seconds)
     extent = 1.1 * shared_extent(scores, 1e-6)
     figure.update_yaxes(range=[-extent, extent], title_text="score", row=2, col=1)
-    return figure.update_xaxes(title_text="seconds", row=2, col=1)
+    return fitted(figure.update_xaxes(title_text="seconds", row=2, col=1))
 
 
 @remembered
@@ -87,11 +88,13 @@ def damage(grid: np.ndarray, tasks: Sequence[str], extent: float, theme: Theme) 
         value_format="+.2f", name="nats",
     )  # fmt: skip
     styled(figure, theme, 86 + 46 * len(tasks), xaxis_title="layer removed")
-    return figure.update_xaxes(showgrid=False, tickangle=0).update_yaxes(showgrid=False)
+    return fitted(figure.update_xaxes(showgrid=False, tickangle=0).update_yaxes(showgrid=False))
 
 
 def _on_waveform(low, high, seconds: float, theme: Theme, heights: list[float]) -> go.Figure:
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=0.05)
+    figure = make_subplots(
+        figure=Figure(), rows=2, cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=0.05
+    )
     times = np.linspace(0, seconds, len(low)) if len(low) else np.zeros(0)
     outline = {"color": theme.accent, "width": 1}
     figure.add_scatter(x=times, y=high, mode="lines", line=outline, hoverinfo="skip", row=1, col=1)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.base import MOST_CELLS, heatmap, legend_below, literal, styled
+from app.figures.base import MOST_CELLS, Figure, heatmap, legend_below, literal, styled
+from app.figures.margins import fitted
 from app.figures.memory import remembered
 from app.palette import CIVIDIS, Theme, colour_scale, line_style, shared_extent, shared_maximum, task_colour
 from app.tables import layer_names, thinned
@@ -23,7 +24,7 @@ def task_layers(grid: np.ndarray, tasks: Sequence[str], maximum: float, theme: T
         grid, [t.upper() for t in tasks], names, colour_scale(CIVIDIS), 0.0, maximum, theme, name=PART_TITLES[part]
     )
     styled(figure, theme, 86 + 46 * len(tasks), xaxis_title="layer")
-    return figure.update_xaxes(showgrid=False, tickangle=0, tickvals=_ticks(len(names))).update_yaxes(showgrid=False)
+    return _with_layers(figure, names)
 
 
 @remembered
@@ -34,7 +35,7 @@ def named_layers(
     layers = layer_names(grid.shape[1])
     figure = heatmap(grid, names, layers, colour_scale(CIVIDIS), 0.0, maximum, theme, name=PART_TITLES.get(part, part))
     styled(figure, theme, 86 + 32 * len(names), xaxis_title="layer")
-    return figure.update_xaxes(showgrid=False, tickangle=0, tickvals=_ticks(len(layers))).update_yaxes(showgrid=False)
+    return _with_layers(figure, layers)
 
 
 @remembered
@@ -48,7 +49,7 @@ def difference(
         grid, stages, names, colour_scale(theme.diverging), -extent, extent, theme, value_format="+.3f", name=name
     )
     styled(figure, theme, 86 + 46 * len(stages), xaxis_title="layer")
-    return figure.update_xaxes(showgrid=False, tickangle=0, tickvals=_ticks(len(names))).update_yaxes(showgrid=False)
+    return _with_layers(figure, names)
 
 
 def token_layers(alpha: np.ndarray, tokens: Sequence[str], maximum: float, theme: Theme) -> go.Figure:
@@ -64,7 +65,7 @@ def token_layers(alpha: np.ndarray, tokens: Sequence[str], maximum: float, theme
     )  # fmt: skip
     figure.update_traces(xgap=1, ygap=1)
     styled(figure, theme, 96 + 26 * alpha.shape[1], width=token_width(len(tokens)))
-    return figure.update_xaxes(showgrid=False, tickangle=-55).update_yaxes(showgrid=False)
+    return fitted(figure.update_xaxes(showgrid=False, tickangle=-55).update_yaxes(showgrid=False))
 
 
 def token_width(count: int) -> int:
@@ -90,14 +91,14 @@ def over_training(steps: Sequence[int], alpha: np.ndarray, maximum: float, theme
     styled(figure, theme, 90 + max(120, 26 * len(names)), xaxis_title="training step", yaxis_title="layer")
     shown = thinned(len(kept), 6)
     figure.update_xaxes(showgrid=False, tickvals=shown.tolist(), ticktext=[str(steps[kept[s]]) for s in shown])
-    return figure.update_yaxes(showgrid=False, autorange=True)
+    return fitted(figure.update_yaxes(showgrid=False, autorange=True))
 
 
 @remembered
 def alpha_lines(steps: Sequence[int], alpha: np.ndarray, maximum: float, theme: Theme) -> go.Figure:
     """The same as lines, one a layer, told apart by colour, dash and a name at their end."""
     kept = thinned(len(steps), 500)
-    figure = go.Figure()
+    figure = Figure()
     chosen = thinned(alpha.shape[1], 8)  # more lines than that cannot be told apart
     names = layer_names(alpha.shape[1])
     for place, layer in enumerate(chosen):
@@ -107,7 +108,7 @@ def alpha_lines(steps: Sequence[int], alpha: np.ndarray, maximum: float, theme: 
         figure.add_scatter(x=x, y=alpha[kept, layer], name=name, mode="lines" if len(x) > 1 else "markers", line=line)
     styled(figure, theme, 260, xaxis_title="training step", yaxis_title="mean alpha", hovermode="x unified")
     figure.update_yaxes(range=[0, maximum])
-    return legend_below(figure, theme)
+    return fitted(legend_below(figure, theme))
 
 
 def range_of(*grids: np.ndarray) -> float:
@@ -125,5 +126,10 @@ def described(grid: np.ndarray, tasks: Sequence[str], stage: str) -> str:
     return f"{stage} layer weights. " + "; ".join(tops)
 
 
-def _ticks(count: int) -> list[int]:
-    return thinned(count, MOST_TICKS if count <= MOST_TICKS else 13).tolist()
+def _with_layers(figure: go.Figure, names: Sequence[str]) -> go.Figure:
+    """The x axis names every layer, or some of them where they are many."""
+    ticks = thinned(len(names), MOST_TICKS if len(names) <= MOST_TICKS else 13).tolist()
+    texts = [names[tick] for tick in ticks]
+    return fitted(
+        figure.update_xaxes(showgrid=False, tickangle=0, tickvals=ticks, ticktext=texts).update_yaxes(showgrid=False)
+    )
