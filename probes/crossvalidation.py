@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.classifiers import Design, Problem, fit_logistic, fit_ridge, make_design
+from probes.classifiers import Problem, fit_logistic, fit_ridge
+from probes.design import Design, make_design
 from probes.folds import Folds
 from probes.perceptron import Task, fit_perceptrons
 from probes.targets import Target
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of ridge, a training utterance
+ROUGH = 3e-5  # tolerance of the fits that only choose among `STRENGTHS`
 KINDS = ("linear", "mlp")
 
 
@@ -91,10 +93,10 @@ def _classes(design: Design, targets, folds: Folds, fold: int, controls, found):
                 strengths.append(torch.tensor(STRENGTHS)[chosen[target.name]])
                 owners.append((target, word, is_control))
         found[target.name].chosen[:, fold] = np.array(STRENGTHS)[chosen[target.name].numpy()]
-    fitted = fit_logistic(design, problems, torch.stack(strengths, 1))
+    fitted = fit_logistic(design, problems, torch.stack(strengths, 1)[..., None])
     answers = {}
     for number, (target, word, is_control) in enumerate(owners):
-        answers[target.name, word, is_control] = decide(fitted.logits(number), problems[number].codes)
+        answers[target.name, word, is_control] = decide(fitted.logits(number)[:, 0], problems[number].codes)
     for target in targets:
         for word in range(target.problems):
             pair = (answers[target.name, word, side] for side in (False, True))
@@ -103,29 +105,27 @@ def _classes(design: Design, targets, folds: Folds, fold: int, controls, found):
 
 def choose_strengths(design: Design, targets: Sequence[Target], inner: np.ndarray) -> dict[str, Tensor]:
     """{target: (M,) index into `STRENGTHS`} with the least cross-entropy on the inner folds (N,), all fits at once."""
-    problems, strengths, owners = [], [], []
+    problems, owners = [], []
     for target in targets:
         for word in range(target.problems):
             for group in range(int(inner.max()) + 1):
                 learn = (inner >= 0) & (inner != group)
-                for index, strength in enumerate(STRENGTHS):
-                    problems.append(Problem(np.where(learn, target.labels[:, word], -1), target.width))
-                    strengths.append(strength)
-                    owners.append((target, word, group, index))
-    fitted = fit_logistic(design, problems, strengths)
+                problems.append(Problem(np.where(learn, target.labels[:, word], -1), target.width))
+                owners.append((target, word, group))
+    fitted = fit_logistic(design, problems, STRENGTHS, ROUGH)
     losses = {t.name: torch.zeros(len(design.z), len(STRENGTHS)) for t in targets}
-    for number, (target, word, group, index) in enumerate(owners):
+    for number, (target, word, group) in enumerate(owners):
         codes = target.labels[:, word]
-        rows = torch.from_numpy(np.flatnonzero((inner == group) & (codes >= 0)))
+        rows = np.flatnonzero((inner == group) & (codes >= 0))
         if len(rows):
-            losses[target.name][:, index] += _cross_entropy(fitted.logits(number)[:, rows], codes[rows.numpy()])
+            losses[target.name] += _cross_entropy(fitted.logits(number, rows), codes[rows])
     return {name: loss.argmin(1) for name, loss in losses.items()}
 
 
 def _cross_entropy(logits: Tensor, codes: np.ndarray) -> Tensor:
-    """(M, n, K), (n,) -> (M,): sum of nats."""
-    index = torch.from_numpy(codes).long()[None, :, None].expand(len(logits), -1, 1)
-    return -torch.log_softmax(logits, -1).gather(2, index)[..., 0].sum(1)
+    """(M, S, n, K), (n,) -> (M, S): sum of nats."""
+    index = torch.from_numpy(codes).long()[:, None].expand(*logits.shape[:2], -1, 1)
+    return (torch.logsumexp(logits, -1) - logits.gather(3, index)[..., 0]).sum(2)
 
 
 def _numbers(design: Design, target: Target, folds: Folds, fold: int, control: np.ndarray, answers: Answers):

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from harmonifuse_core.data.batching import generator
-from probes.classifiers import Problem, fit_logistic, make_design
+from probes.classifiers import Problem, fit_logistic
 from probes.crossvalidation import STRENGTHS
+from probes.design import make_design
 from probes.targets import Target
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -78,16 +79,12 @@ def code_lengths(
 def _block(features: Tensor, columns, learn: np.ndarray, block: np.ndarray) -> list[np.ndarray]:
     """(M, strengths) bits of one block for each column, by the probes fitted to the utterances in `learn`."""
     design = make_design(features, learn)
-    problems = [Problem(np.where(learn, codes, -1), target.width) for target, _, codes in columns for _ in STRENGTHS]
-    fitted, found = fit_logistic(design, problems, [s for _ in columns for s in STRENGTHS]), []
+    problems = [Problem(np.where(learn, codes, -1), target.width) for target, _, codes in columns]
+    fitted, found = fit_logistic(design, problems, STRENGTHS), []
     for number, (target, _, codes) in enumerate(columns):
         rows = block[codes[block] >= 0]
-        index = torch.from_numpy(codes[rows]).long()[None, :, None].expand(len(features), -1, 1)
+        index = torch.from_numpy(codes[rows]).long()[:, None].expand(len(features), len(STRENGTHS), -1, 1)
         known = int((learn & (codes >= 0)).sum())
-        costs = []
-        for place in range(len(STRENGTHS)):
-            logits = fitted.logits(number * len(STRENGTHS) + place)[:, torch.from_numpy(rows)]
-            chance = torch.softmax(logits, -1).gather(2, index)[..., 0]
-            costs.append(-((known * chance + 1 / target.width) / (known + 1)).log2().sum(1).numpy())
-        found.append(np.stack(costs, 1))
+        chance = torch.softmax(fitted.logits(number, rows), -1).gather(3, index)[..., 0]  # (M, strengths, rows)
+        found.append(-((known * chance + 1 / target.width) / (known + 1)).log2().sum(2).numpy())
     return found

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from probes.classifiers import Design
+from probes.design import Design
 
 AXES, HIDDEN, STEPS, EVERY = 128, 32, 150, 10
 RATE, DECAY = 3e-3, 1e-2
@@ -46,7 +46,7 @@ def fit_perceptrons(design: Design, tasks: Sequence[Task], choose: np.ndarray, s
 
 def _scaled(design: Design) -> Tensor:
     """(M, N, A): a mean variance of 1 over the training utterances and the first axes, which keep their proportions."""
-    most = min(AXES, design.z.shape[2] - 1)
+    most = min(AXES, design.z.shape[2])
     variance = design.curvature[:, :most].mean(1) / design.train.sum()
     return design.z[..., :most] * variance.clamp(min=1e-8).rsqrt()[:, None, None]
 
