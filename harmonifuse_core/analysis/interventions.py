@@ -17,7 +17,7 @@ from harmonifuse_core.analysis.material import SpeechBatch
 from harmonifuse_core.metrics import WordErrors, word_errors
 from harmonifuse_core.model.decoding import greedy
 from harmonifuse_core.model.encoder import EncoderStates
-from harmonifuse_core.model.fusion import Fused
+from harmonifuse_core.model.fusion import Fused, Survey
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.model.lm import LMStates
 from harmonifuse_core.randomness import generator
@@ -137,9 +137,13 @@ class ChangedFusions:
     def __getattr__(self, name: str):
         return getattr(self._model, name)
 
-    def fuse_encoder(self, states: EncoderStates, task: str, alpha: Tensor | None = None) -> Fused:
-        own = self._model.fuse_encoder(states, task, alpha)
-        return own if self._encoder is None else self._model.fuse_encoder(states, task, self._encoder(own.alpha))
+    def fuse_encoder(
+        self, states: EncoderStates, task: str, alpha: Tensor | None = None, survey: Survey | None = None
+    ) -> Fused:
+        own = self._model.fuse_encoder(states, task, alpha, survey)
+        if self._encoder is None:
+            return own
+        return self._model.fuse_encoder(states, task, self._encoder(own.alpha), survey)
 
     def fuse_lm(self, states: LMStates, task: str, alpha: Tensor | None = None) -> Fused:
         own = self._model.fuse_lm(states, task, alpha)
