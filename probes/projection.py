@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.decomposition import PCA
 
 from harmonifuse_core.inference.sources import Source
@@ -45,7 +46,11 @@ def project(features: np.ndarray, umap: bool = False, seed: int = 0) -> Coordina
 def _umap(scores: np.ndarray, seed: int) -> np.ndarray:
     from umap import UMAP  # compiles for seconds: only where asked
 
-    found = UMAP(n_neighbors=NEIGHBOURS, min_dist=SPREAD, random_state=seed, n_jobs=1).fit_transform(scores)
+    threads = torch.get_num_threads()
+    try:
+        found = UMAP(n_neighbors=NEIGHBOURS, min_dist=SPREAD, random_state=seed, n_jobs=1).fit_transform(scores)
+    finally:  # numba shares torch's OpenMP and sets it to all cores, whatever OMP_NUM_THREADS says
+        torch.set_num_threads(threads)
     return np.asarray(found, np.float64)
 
 

@@ -115,7 +115,7 @@ def heatmap(
 ) -> go.Figure:
     """Values (R, C) as cells, first row on top; written in the cells where at most 25 stand side by side.
 
-    Where they are written, no colour bar is drawn: it would say the same, and take half of the browser's time.
+    Where they are written, no colour bar is drawn: it would say the same, and is slow to draw.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape != (len(rows), len(columns)):

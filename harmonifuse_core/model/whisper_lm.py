@@ -131,7 +131,9 @@ class WhisperLM(LanguageModel):
         for block in self.body.layers:
             attention = block.encoder_attn
             pair = (split_heads(p(speech), attention.num_heads) for p in (attention.k_proj, attention.v_proj))
-            cross.append(tuple(pair if torch.is_grad_enabled() else (part.contiguous() for part in pair)))
+            if not torch.is_grad_enabled():  # every decoding step reads them again: a head's lie together in memory
+                pair = (part.contiguous() for part in pair)
+            cross.append(tuple(pair))
         return speech, cross, None if bool(mask.all()) else mask[:, None, None, :]
 
     def _embed(self, ids: Tensor, offset: int) -> Tensor:

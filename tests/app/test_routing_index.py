@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from app import routing_index, routing_query, routing_views
 from app.routing_index import Filter, RoutingIndex
@@ -142,7 +143,9 @@ def test_umap_puts_two_kinds_of_routing_apart_and_filters_do_not_move_points(tmp
     alphas = [draw.dirichlet(20 * kinds[i % 2]) for i in range(60)]
     rows = [record(f"u{i:02d}", "ser", "lm", alpha, dataset="ab"[i % 2]) for i, alpha in enumerate(alphas)]
     found = indexed(written(tmp_path / "x.parquet", rows))
+    threads = torch.get_num_threads()
     every = points(found, Filter("ser", "lm"), place="umap")
+    assert torch.get_num_threads() == threads, "numba shares torch's threads"
     one, other = (every.table.loc[every.table.dataset == name, ["x", "y"]].to_numpy() for name in "ab")
     apart = np.linalg.norm(one.mean(0) - other.mean(0))
     assert apart > 2 * max(np.linalg.norm(part - part.mean(0), axis=1).mean() for part in (one, other))
