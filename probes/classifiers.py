@@ -6,8 +6,8 @@ once.
     logits = fitted.logits(0)                                   # (M, S, N, classes), for every C of the path
 
 The estimators are those of scikit-learn: multinomial logistic regression with an L2 penalty on the weights and a free
-intercept, `C` as there. Problems that learn from the same utterances share their principal axes, one eigendecomposition
-a layer (`logistic.descend` fits them together). Shapes: `M` layers, `N` utterances, `F` features, `R` coordinates of
+intercept, `C` as there. All problems of a design share its principal axes, one eigendecomposition a layer
+(`logistic.descend` fits those together that learn from the same utterances). Shapes: `M` layers, `N` utterances, `F` features, `R` coordinates of
 the design, `P` problems, `C` columns (one for two classes, else one a class), `S` strengths.
 """
 
@@ -69,7 +69,7 @@ def fit_logistic(
             shape = *strengths[:, 0].shape, 1, design.z.shape[2] + 1
             parts |= {n: torch.zeros(shape).repeat(1, 1, columns_of(problems[n].classes), 1) for n in numbers}
             continue
-        axes = design.axes(learn)
+        axes = design.centred(learn)
         codes = torch.from_numpy(np.stack([p.codes[learn] for p in own]))
         weights = _in_design(axes, descend(axes, codes, [p.classes for p in own], strengths[:, numbers], tolerance))
         parts |= zip(numbers, weights.split([columns_of(p.classes) for p in own], 2), strict=True)

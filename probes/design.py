@@ -21,9 +21,9 @@ EMPTY = 1e-7  # of the largest eigenvalue: directions below it hold nothing
 
 @dataclass(frozen=True)
 class Axes:
-    """Some utterances in their own principal axes. z (M, n, A): centred. curvature (M, A): sums of squares along the
-    axes, which descend. centre (M, 1, R): their mean in the design's coordinates. factors: the axes (M, A, R) as a
-    product, so that it need not be multiplied out; none where the axes are the design's."""
+    """Some utterances in principal axes. z (M, n, A): centred. curvature (M, A): sums of squares along the axes.
+    centre (M, 1, R): their mean in the design's coordinates. factors: the axes (M, A, R) as a product, so that it need
+    not be multiplied out; none where the axes are the design's."""
 
     z: Tensor
     curvature: Tensor
@@ -48,6 +48,13 @@ class Design:
 
     def rows(self, layers: slice) -> "Design":
         return Design(self.z[layers], self.curvature[layers], self.train)
+
+    def centred(self, learn: np.ndarray) -> Axes:
+        """`learn` (N,) bool along the design's own axes, which are almost those of so many of its utterances."""
+        known = self.z[:, torch.from_numpy(np.flatnonzero(learn))]
+        centre = known.mean(1, keepdim=True)
+        known = known - centre
+        return Axes(known, known.square().sum(1), centre)
 
     def axes(self, learn: np.ndarray) -> Axes:
         """learn (N,) bool: some of the training utterances, at least one; all of them have the design's own axes."""
