@@ -7,8 +7,9 @@ once.
 
 The estimators are those of scikit-learn: multinomial logistic regression with an L2 penalty on the weights and a free
 intercept, `C` as there. All problems of a design share its principal axes, one eigendecomposition a layer
-(`logistic.descend` fits those together that learn from the same utterances). Shapes: `M` layers, `N` utterances, `F` features, `R` coordinates of
-the design, `P` problems, `C` columns (one for two classes, else one a class), `S` strengths.
+(`logistic.descend` fits those together that learn from the same utterances). Shapes: `M` layers, `N` utterances,
+`F` features, `R` coordinates of the design, `P` problems, `C` columns (one for two classes, else one a class), `S`
+strengths.
 """
 
 from collections.abc import Sequence
