@@ -78,8 +78,8 @@ def fit_logistic(
 
 
 def _in_design(axes: Axes, weights: Tensor) -> Tensor:
-    """(M, S, C, A + 1) in the axes -> (M, S, C, R + 1) in the design's coordinates."""
-    slopes = axes.in_design(weights[..., :-1].flatten(1, 2)).unflatten(1, weights.shape[1:3])
+    """Weights (M, S, C, R + 1) for centred utterances as those for all: the intercept takes the centre up."""
+    slopes = weights[..., :-1]
     shift = (slopes * axes.centre[:, None]).sum(-1, keepdim=True)
     return torch.cat([slopes, weights[..., -1:] - shift], -1)
 
@@ -88,11 +88,23 @@ def fit_ridge(design: Design, values: Tensor, learn: np.ndarray, penalties: Sequ
     """Ridge regression in closed form, free intercept: predictions (penalties, M, N, T) for every utterance.
 
     values (N, T): finite where `learn` (N,) is true. Minimises sum of squares + penalty * number learnt from * |w|^2.
+    The normal equations are solved in float64, one layer after the other: in the axes of float32 alone, a number that
+    lies along small directions (the duration, in layer 0) is answered worse than scikit-learn answers it.
     """
-    axes, target = design.axes(learn), values[torch.from_numpy(np.flatnonzero(learn))].float()
+    rows = torch.from_numpy(np.flatnonzero(learn))
+    target = values[rows].double()
     mean = target.mean(0)
-    mixed = axes.z.mT @ (target - mean)  # (M, A, T)
-    scales = [(axes.curvature + penalty * len(target))[..., None] for penalty in penalties]
-    weights = torch.cat([mixed / scale for scale in scales], 2).mT  # (M, penalties T, A)
-    found = (design.z - axes.centre) @ axes.in_design(weights).mT
-    return found.unflatten(2, (len(penalties), -1)).movedim(2, 0) + mean
+    found = design.z.new_empty(len(penalties), *design.z.shape[:2], target.shape[1])
+    for layer, z in enumerate(design.z):
+        known = z[rows].double()
+        centre = known.mean(0)
+        known -= centre
+        wide = known.shape[0] < known.shape[1]  # fewer utterances than coordinates: one unknown an utterance
+        gram = known @ known.mT if wide else known.mT @ known
+        right = target - mean if wide else known.mT @ (target - mean)
+        for place, penalty in enumerate(penalties):
+            factor = torch.linalg.cholesky(gram + penalty * len(rows) * torch.eye(len(gram), dtype=gram.dtype))
+            solved = torch.cholesky_solve(right, factor)
+            weights = known.mT @ solved if wide else solved  # (R, T)
+            found[place, layer] = z @ weights.float() + (mean - centre @ weights).float()
+    return found

@@ -1,7 +1,7 @@
 """Standardised features in principal axes, so that linear fits are small and almost diagonal.
 
 design = make_design(features, train)     # (M, N, F), (N,) -> coordinates of all utterances
-axes = design.axes(learn)                 # the same for some of the training utterances alone
+axes = design.centred(learn)              # some of the training utterances alone, along the same axes
 
 Mean, deviation and axes come from the training utterances alone. A rotation changes neither a linear probe's answers
 nor the length of its weights, so that its penalty stays what it was. Shapes: `M` layers, `N` utterances, `n` of them
@@ -21,20 +21,12 @@ EMPTY = 1e-7  # of the largest eigenvalue: directions below it hold nothing
 
 @dataclass(frozen=True)
 class Axes:
-    """Some utterances in principal axes. z (M, n, A): centred. curvature (M, A): sums of squares along the axes.
-    centre (M, 1, R): their mean in the design's coordinates. factors: the axes (M, A, R) as a product, so that it need
-    not be multiplied out; none where the axes are the design's."""
+    """Some utterances along the design's axes. z (M, n, R): centred. curvature (M, R): sums of squares along the axes.
+    centre (M, 1, R): their mean in the design's coordinates."""
 
     z: Tensor
     curvature: Tensor
     centre: Tensor
-    factors: tuple[Tensor, ...] = ()
-
-    def in_design(self, weights: Tensor) -> Tensor:
-        """(M, any, A) -> (M, any, R)"""
-        for factor in self.factors:
-            weights = weights @ factor
-        return weights
 
 
 @dataclass(frozen=True)
@@ -55,20 +47,6 @@ class Design:
         centre = known.mean(1, keepdim=True)
         known = known - centre
         return Axes(known, known.square().sum(1), centre)
-
-    def axes(self, learn: np.ndarray) -> Axes:
-        """learn (N,) bool: some of the training utterances, at least one; all of them have the design's own axes."""
-        known = self.z[:, torch.from_numpy(np.flatnonzero(learn))]
-        if np.array_equal(learn, self.train.numpy()):
-            return Axes(known, self.curvature, torch.zeros_like(self.z[:, :1]))
-        centre = known.mean(1, keepdim=True)
-        known = known - centre
-        values, vectors = _eigen(known)
-        if known.shape[1] >= known.shape[2]:
-            return Axes(known @ vectors, values, centre, (vectors.mT,))
-        length = values.sqrt()[:, None]
-        mixes = (vectors / length.clamp(min=TINY)).mT
-        return Axes(vectors * length, values, centre, (mixes, known))
 
 
 def _eigen(x: Tensor) -> tuple[Tensor, Tensor]:

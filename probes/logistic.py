@@ -20,6 +20,8 @@ from probes.design import Axes
 FREE = 1e-6  # penalty of the intercept, an utterance, so that a class that is never seen gets a finite one
 RARE = 1e-5  # share that a class which is never seen starts from
 TOLERANCE = 1e-5
+SHARE = 30.0  # times tolerance: of what the loss could fall in all, so that a weak signal is followed to its end too
+FLOOR = 1e-9  # nats an utterance: float32 tells no less
 MOST_STEPS = 200  # for one C
 FAR = 1.5  # e^v - v - 1 < v^2 below 1.79
 
@@ -33,7 +35,7 @@ def descend(
     axes: Axes, codes: Tensor, classes: Sequence[int], strengths: Tensor, tolerance: float = TOLERANCE
 ) -> Tensor:  # fmt: skip
     """codes (P, n): class of each utterance; strengths (M, P, S): each problem's path of C, ascending; tolerance of
-    Newton's decrement, nats an utterance: about what the loss could still fall.
+    Newton's decrement, nats an utterance: about what the loss could still fall, and a share of all that it could.
 
     Returns weights (M, S, C, A), the intercept last, problems side by side.
     """
@@ -75,6 +77,7 @@ class _Batch:
         self.way = torch.zeros_like(self.finished)  # the direction is the way that the problem came
         self.ridge, self.inverse = self._scales(slice(None), torch.arange(len(share)))
         self._look()
+        self.origin, self.hoped = self.gradient.clone(), self.energy.clone()  # where only the intercept is fitted
 
     def _layout(self):
         sizes = torch.tensor(self.sizes, dtype=torch.long)
@@ -163,7 +166,9 @@ class _Batch:
 
     def take_arrived(self, tolerance: float) -> Iterator[tuple[int, int, int, Tensor]]:
         """(problem, layer, place on the path, weights) of all that have arrived; they go on to their next C."""
-        done = ((self.energy < tolerance * self.count) | (self.waited >= MOST_STEPS)) & ~self.finished
+        enough = (self.hoped * SHARE).clamp(max=self.count) * tolerance
+        near = self.energy < enough.clamp(min=FLOOR * self.count)
+        done = (near | (self.waited >= MOST_STEPS)) & ~self.finished
         if not bool(done.any()):
             return
         edges = [0, *torch.tensor(self.sizes).cumsum(0).tolist()]
@@ -184,6 +189,7 @@ class _Batch:
         which = torch.nonzero(onward[:, self.owner], as_tuple=True)
         self.ridge[which], self.inverse[which] = self._scales(*which)
         self._slopes()
+        self.hoped = self._dot(self.origin, self.origin * self.inverse)
         self.direction[which] = self.point[which] - self.left[which]
         self.left[which] = self.point[which]
         self.way |= onward
@@ -192,9 +198,10 @@ class _Batch:
         columns, kept = keep[self.owner], torch.nonzero(keep)[:, 0].tolist()
         self.numbers, self.sizes = [self.numbers[p] for p in kept], [self.sizes[p] for p in kept]
         for name in ("point", "logits", "chances", "left", "direction", "before", "ridge", "inverse", "error",
-                     "gradient", "slope"):  # fmt: skip
+                     "gradient", "slope", "origin"):  # fmt: skip
             setattr(self, name, getattr(self, name)[:, columns])
-        for name in ("strengths", "place", "waited", "finished", "energy", "last_energy", "way"):
+        for name in ("strengths", "place", "waited", "finished", "energy", "last_energy", "way",
+                     "hoped"):  # fmt: skip
             setattr(self, name, getattr(self, name)[:, keep])
         self.truth = self.truth[columns]
         self._layout()

@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from probes.classifiers import Problem, fit_logistic, fit_ridge
+from probes.crossvalidation import ROUGH, STRENGTHS
 from probes.design import make_design
 from probes.logistic import TOLERANCE
 
@@ -111,3 +112,32 @@ def test_ridge_is_that_of_scikit_learn():
         for layer in range(len(x)):
             reference = Ridge(alpha=penalty * train.sum()).fit(x[layer][train], values[train])
             assert np.allclose(found[place, layer, :, 0], reference.predict(x[layer]), atol=1e-3)
+
+
+def test_a_number_along_a_small_direction_is_found_as_scikit_learn_finds_it():
+    """One direction holds nearly all variance, and the number lies along those that hold a thousandth of it."""
+    rng = np.random.default_rng(0)
+    loud, quiet = rng.standard_normal((400, 1)), rng.standard_normal((400, 60))
+    features = torch.from_numpy((loud + 0.05 * quiet)[None].astype(np.float32))
+    values, train = quiet[:, 0] - quiet[:, 1], np.arange(400) < 300
+    design, x = make_design(features, train), standardised(features, train)[0]
+    found = fit_ridge(design, torch.from_numpy(values)[:, None], train, [1e-3])[0, 0, :, 0].numpy()
+    reference = Ridge(alpha=1e-3 * train.sum()).fit(x[train], values[train]).predict(x)
+    assert np.abs(found - reference).max() < 2e-3 * values.std()
+
+
+def test_a_weak_signal_under_a_strong_penalty_is_followed_to_its_end():
+    """The probabilities hardly leave the prior; decisions against it (`decide`) read what little there is."""
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, 8, 400)
+    features = torch.from_numpy((rng.standard_normal(400) + 0.1 * codes)[None, :, None].astype(np.float32))
+    train = np.arange(400) < 300
+    problem = Problem(np.where(train, codes, -1), 8)
+    fitted = fit_logistic(make_design(features, train), [problem], STRENGTHS, ROUGH)
+    x = standardised(features, train)[0]
+    for place, strength in enumerate(STRENGTHS):
+        model = LogisticRegression(C=strength, max_iter=5000, tol=1e-10).fit(x[train], codes[train])
+        mine, reference = fitted.parts[0][0, place, :, 0].numpy(), model.coef_[:, 0]
+        mine, reference = mine - mine.mean(), reference - reference.mean()
+        mine = mine * np.sign(mine @ reference)  # the sign of a principal axis is nobody's
+        assert np.abs(mine - reference).max() < 0.03 * np.abs(reference).max(), strength
