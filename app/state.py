@@ -143,9 +143,14 @@ def keep_choice(key: str, name: str, default: str) -> None:
 
 def start_text(key: str, name: str) -> None:
     """The same for a line of text, which may be anything printable."""
-    wanted = st.query_params.get(name, "")
     if key not in st.session_state:
-        st.session_state[key] = wanted if _printable(wanted, LONGEST_NAME) else ""
+        st.session_state[key] = text_of(name)
+
+
+def text_of(name: str) -> str:
+    """A line of text in the address, if it is printable."""
+    wanted = st.query_params.get(name, "")
+    return wanted if _printable(wanted, LONGEST_NAME) else ""
 
 
 def only_run(name: str) -> None:

@@ -19,6 +19,7 @@ SELECT = {"displaylogo": False, "displayModeBar": True, "scrollZoom": False,
 SHOWN = ("utterance", "label", "prediction", "reference", "outcome", "error", "probability", "speaker", "dataset",
          "gender", "intensity", "split", "duration", "entropy", "centre", "top", "x", "y", "audio", "prompt",
          "evaluations")  # fmt: skip
+TABLE, LISTED = "explorer-table", "explorer-listed"  # one table for all filters: the browser changes its rows only
 HOW_TO_READ = """
 - **PCA of alpha**: the two directions in which the weights of this task and stage vary most, over all logged
   utterances; filters do not move the points. Points that lie together were routed alike.
@@ -73,10 +74,16 @@ def _first(options: list[str]) -> str:
 
 
 def _filter(index: RoutingIndex, task: str, stage: str) -> Filter:
+    """The boxes are made when they are opened; until then the address says what is chosen."""
     fields = [name for name in FIELDS if len(index.facets[name]) > 1]
     linked = any(name in st.query_params for name in (*fields, "text"))
+    shut = st.expander(
+        "Filter", expanded=linked, key="explorer-filter", icon=":material/filter_alt:", on_change="rerun"
+    )  # fmt: skip
+    if not shut.open:
+        return Filter(task, stage, *_addressed(index, fields))
     kept = []
-    with st.expander("Filter", expanded=linked, key="explorer-filter", icon=":material/filter_alt:"):
+    with shut:
         text = choices.text("Id, text, speaker or file contains", "text")
         for start in range(0, len(fields), 4):
             for column, name in zip(st.columns(4), fields[start : start + 4], strict=False):
@@ -85,6 +92,12 @@ def _filter(index: RoutingIndex, task: str, stage: str) -> Filter:
                     value = choices.select(FIELDS[name], name, options, choices.ANY)
                     kept += [] if value == choices.ANY else [(name, value)]
     return Filter(task, stage, tuple(kept), text)
+
+
+def _addressed(index: RoutingIndex, fields: list[str]) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Fields and text of the address, as far as they are to be had here."""
+    chosen = ((name, st.query_params.get(name)) for name in fields)
+    return tuple((name, value) for name, value in chosen if value in index.facets[name]), state.text_of("text")
 
 
 def _counted(index: RoutingIndex, found: Points, place: str) -> str:
@@ -127,9 +140,13 @@ def _table(run: RunFolder, found: Points, selected: list[int], wanted: Filter) -
     digits = number_columns(("x", "y", "error", "probability", "entropy", "centre"), 3) | number_columns(
         ("duration",), 1
     )
+    shown = (run.name, wanted, tuple(selected))
+    if st.session_state.get(LISTED) not in (None, shown) and TABLE in st.session_state:
+        st.session_state[TABLE] = {"selection": {"rows": []}}  # other rows: the one that was chosen is not among them
+    st.session_state[LISTED] = shown
     event = st.dataframe(
         table, hide_index=True, height=min(360, 40 + 35 * len(table)), on_select="rerun", selection_mode="single-row",
-        key=f"explorer-table-{abs(hash((run.name, wanted, tuple(selected))))}", column_config=digits,
+        key=TABLE, column_config=digits,
     )  # fmt: skip
     downloads("explorer", f"{run.name}-{wanted.task}-{wanted.stage}-points", table)
     if event.selection.rows and event.selection.rows[0] < len(table):
