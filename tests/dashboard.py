@@ -1,6 +1,8 @@
 """The dashboard through Streamlit's own test runner: open a page, read what it says, press a button."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from streamlit.testing.v1 import AppTest
 
@@ -9,14 +11,22 @@ PATIENCE = 300  # seconds; the machine may be busy
 KINDS = ("title", "header", "subheader", "markdown", "caption", "text", "code", "error", "warning", "info", "badge")
 
 
-def opened(page: str = "listen", **query: str) -> AppTest:
-    """The dashboard at a page, without any exception on it."""
+_pages: dict = {}  # of the navigation, once Streamlit knows it
+
+
+def opened(page: str = "listen", state: Mapping = MappingProxyType({}), **query: str) -> AppTest:
+    """The dashboard at a page, as a link opens it, without any exception on it. state: of the session."""
     at = AppTest.from_file(str(MAIN), default_timeout=PATIENCE)
-    if page != "listen":  # a page can be chosen once the navigation is known
-        at.run()
+    if page != "listen":  # AppTest lets a page be chosen once it has seen the navigation, which is the same for all
+        if not _pages:
+            _pages.update(sound(at.run())._registered_pages)
+            at = AppTest.from_file(str(MAIN), default_timeout=PATIENCE)
+        at._registered_pages = dict(_pages)
         at.switch_page(f"views/{page}.py")
     for name, value in query.items():
         at.query_params[name] = value
+    for name, value in state.items():
+        at.session_state[name] = value
     return sound(at.run())
 
 

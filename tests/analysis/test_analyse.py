@@ -12,7 +12,7 @@ from harmonifuse_core.analysis import faithfulness, running
 from harmonifuse_core.analysis.result import AnalysisResult, Table, Verdict, read_result, read_rows, save_result
 from harmonifuse_core.runs import RunError
 
-QUICK = ["--only", "faithfulness,input_dependence", "--resamples", "50", "--quiet"]
+QUICK = ["--only", "faithfulness,input_dependence", "--resamples", "20", "--quiet"]
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +34,24 @@ def command(run, asr, ser, *more) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(made, tmp_path_factory):
+def finished(made, tmp_path_factory):
+    """As `made`, and the run is analysed."""
+    run, asr, ser = copy_of(made, tmp_path_factory.mktemp("whole"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "BATCH_SIZE", 3)
-        return results_of(made, tmp_path_factory.mktemp("whole"))
+        assert analyse.main(command(run, asr, ser)) == 0
+    return run, asr, ser
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished) -> dict:
+    return stored(finished[0])
 
 
 def copy_of(made, folder):
     run, asr, ser = made
     shutil.copytree(run.path, folder / "tiny")
     return type(run)(folder / "tiny"), asr, ser
-
-
-def results_of(made, folder, *more) -> dict:
-    run, asr, ser = copy_of(made, folder)
-    assert analyse.main(command(run, asr, ser, *more)) == 0
-    return stored(run)
 
 
 def stored(run) -> dict:
@@ -64,7 +66,7 @@ def stored(run) -> dict:
 
 def test_what_one_run_leaves(undisturbed, made, tmp_path):
     result = undisturbed["faithfulness"]
-    assert result["utterances"] == 12 and result["seed"] == 0 and result["resamples"] == 50 and result["left_out"] == []
+    assert result["utterances"] == 12 and result["seed"] == 0 and result["resamples"] == 20 and result["left_out"] == []
     assert [s["manifest"] for s in result["selections"]] == ["asr.jsonl", "ser.jsonl"]
     assert {v["about"] for v in result["verdicts"]} >= {"encoder / asr", "lm / asr", "encoder / ser", "lm / ser"}
     layers = result["tables"]["layers"]["rows"]
@@ -108,15 +110,13 @@ def test_a_killed_run_goes_on(made, undisturbed, tmp_path, monkeypatch, capsys):
     assert stored(run) == undisturbed and len(seen) == 3  # of 4 batches one was there
 
 
-def test_a_finished_run_is_summed_up_again_without_the_model(made, tmp_path, monkeypatch):
-    run, asr, ser = copy_of(made, tmp_path)
-    assert analyse.main(command(run, asr, ser)) == 0
-    before = stored(run)
+def test_a_finished_run_is_summed_up_again_without_the_model(finished, undisturbed, tmp_path, monkeypatch):
+    run, asr, ser = copy_of(finished, tmp_path)
     monkeypatch.setattr(running, "read_batch", lambda *_: pytest.fail("there is nothing left to read"))
     assert analyse.main(command(run, asr, ser)) == 0
-    assert stored(run) == before
-    assert analyse.main([*command(run, asr, ser), "--resamples", "20"]) == 0
-    assert run.read_json("analysis", "faithfulness.json")["resamples"] == 20
+    assert stored(run) == undisturbed
+    assert analyse.main([*command(run, asr, ser), "--resamples", "10"]) == 0
+    assert run.read_json("analysis", "faithfulness.json")["resamples"] == 10
 
 
 def test_another_seed_weights_or_labels_are_another_plan(made, tmp_path):
@@ -192,9 +192,8 @@ def test_an_id_that_stands_twice_is_refused(made, capsys):
     assert "'asr-0' stands 2 times" in capsys.readouterr().err
 
 
-def test_begin_anew(made, tmp_path, monkeypatch):
-    run, asr, ser = copy_of(made, tmp_path)
-    assert analyse.main(command(run, asr, ser)) == 0
+def test_begin_anew(finished, tmp_path, monkeypatch):
+    run, asr, ser = copy_of(finished, tmp_path)
     seen, real = [], running.read_batch
     monkeypatch.setattr(running, "read_batch", lambda model, items: seen.append(items) or real(model, items))
     assert analyse.main(command(run, asr, ser, "--fresh")) == 0

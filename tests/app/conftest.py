@@ -62,7 +62,7 @@ def bare_run(runs_folder) -> RunFolder:
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hostile() -> str:
     """Text that must never act."""
     return HOSTILE

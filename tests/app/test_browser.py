@@ -22,7 +22,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 120_000  # ms; the machine may be busy
 TRANSCRIPT = "[class*=st-key-transcript]"
-PAGES = ["", *re.findall(r'url_path="([^"]+)"', (ROOT / "app" / "main.py").read_text())]
+TITLES = re.findall(r'st\.Page\(.*title="([^"]+)"', (ROOT / "app" / "main.py").read_text())
 SERIOUS = {"serious", "critical"}
 pytestmark = pytest.mark.browser
 
@@ -71,26 +71,71 @@ def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
     pytest.fail(f"the server did not start: {log.read_text()}")
 
 
-@pytest.fixture
-def visit(chromium, server):
-    """`visit(path)` opens a page as a new visitor; asks of other machines and dialogs make the test fail."""
-    contexts, elsewhere, dialogs = [], [], []
+class Visitors:
+    """Pages of the dashboard, each a session of its own. What they ask of other machines is noted, and dialogs are.
 
-    def open_page(path: str = "", width: int = 1440, scheme: str = "light"):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
+    Visitors of one colour scheme share a browser's cache, unless `stranger`: Streamlit's scripts are then read once.
+    """
+
+    def __init__(self, chromium, server: str):
+        self.chromium, self.server = chromium, server
+        self.contexts, self.walks, self.elsewhere, self.dialogs = {}, {}, [], []
+
+    def open(self, path: str = "", width: int = 1440, scheme: str = "light", stranger: bool = False):
+        key = len(self.contexts) if stranger else scheme
+        if key not in self.contexts:
+            self.contexts[key] = self.chromium.new_context(color_scheme=scheme, reduced_motion="reduce")
+        page = self.contexts[key].new_page()
+        page.set_viewport_size({"width": width, "height": 900})
         page.set_default_timeout(PATIENCE)
-        page.on("request", lambda r: r.url.startswith((server, "data:", "blob:", "ws:")) or elsewhere.append(r.url))
-        page.on("dialog", lambda d: (dialogs.append(d.message), d.dismiss()))
-        page.goto(server + path, wait_until="commit")
+        own = (self.server, "data:", "blob:", "ws:")
+        page.on("request", lambda request: request.url.startswith(own) or self.elsewhere.append(request.url))
+        page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
+        page.goto(self.server + path, wait_until="commit")
         page.wait_for_selector("h1")
         return page
 
-    yield open_page
-    for context in contexts:
+    def walk(self, title: str, scheme: str = "light"):
+        """One visitor of a scheme goes from page to page by the links of the sidebar."""
+        if scheme not in self.walks:
+            self.walks[scheme] = self.open("overview?run=full", scheme=scheme)
+        page = self.walks[scheme]
+        page.set_viewport_size({"width": 1440, "height": 900})
+        page.get_by_test_id("stSidebarNavItems").get_by_role("link", name=title, exact=True).click()
+        page.locator("h1").get_by_text(title, exact=True).wait_for()
+        settled(page)
+        return page
+
+
+@pytest.fixture(scope="module")
+def visitors(chromium, server):
+    found = Visitors(chromium, server)
+    yield found
+    for context in found.contexts.values():
         context.close()
-    assert elsewhere == [] and dialogs == []
+    assert found.elsewhere == [] and found.dialogs == []
+
+
+@pytest.fixture
+def visit(visitors):
+    """`visit(path)` opens a page that is closed after the test."""
+    pages = []
+
+    def open_page(*arguments, **more):
+        pages.append(visitors.open(*arguments, **more))
+        return pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert visitors.elsewhere == [] and visitors.dialogs == []
+
+
+def settled(page) -> None:
+    """The app has come to its last line, in the sidebar, and its figures are drawn."""
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+    page.get_by_text("One copy serves all visitors").wait_for(state="attached")
+    page.wait_for_timeout(500)
 
 
 def upload(page, name: str, data: bytes) -> None:
@@ -112,11 +157,18 @@ def test_the_first_visitor_of_a_server_may_come_by_a_deep_link(visit):
     assert "run=full" in page.url
 
 
-def test_a_recording_becomes_text_emotion_and_alpha_and_a_prompt_moves_it(visit, tmp_path):
-    page = visit()
+@pytest.fixture(scope="module")
+def listener(visitors, hostile, tmp_path_factory):
+    """Listen, with a recording of a hostile name answered."""
+    page = visitors.open()
     page.get_by_text("No recording yet").wait_for()
-    upload(page, "speech.wav", wav_bytes(tmp_path))
+    upload(page, f"{hostile}.wav", wav_bytes(tmp_path_factory.mktemp("made")))
     page.wait_for_selector(TRANSCRIPT)
+    return page
+
+
+def test_a_recording_becomes_text_emotion_and_alpha_and_a_prompt_moves_it(listener):
+    page = listener
     assert page.locator(TRANSCRIPT).inner_text().strip()
     emotions = page.locator("[class*=st-key-classes-ser], .stPlotlyChart").first
     emotions.get_by_text("surprised").wait_for()
@@ -134,46 +186,43 @@ def test_a_recording_becomes_text_emotion_and_alpha_and_a_prompt_moves_it(visit,
     page.get_by_text("These are the default prompts").wait_for()
 
 
-def test_a_second_visitor_shares_the_model_and_sees_no_foreign_recording(visit, tmp_path):
-    first = visit()
-    first.get_by_text("No recording yet").wait_for()
-    upload(first, "private-recording.wav", wav_bytes(tmp_path))
-    first.wait_for_selector(TRANSCRIPT)
-    second = visit()
-    second.get_by_text("No recording yet").wait_for()
-    second.get_by_text("Model loads since start: 1.").wait_for()
-    assert "private-recording" not in second.inner_text("body")
+def test_a_hostile_file_name_stays_text(listener, hostile):
+    assert listener.locator("[class*=st-key-facts-recording]").get_by_text(hostile).count() == 1
+    assert listener.locator("img[src='x']").count() == 0
 
 
-def test_a_hostile_file_name_stays_text(visit, hostile, tmp_path):
-    page = visit()
-    page.get_by_text("No recording yet").wait_for()
-    upload(page, f"{hostile}.wav", wav_bytes(tmp_path))
+def test_a_second_visitor_on_a_phone_shares_the_model_sees_no_foreign_recording_and_nothing_sticks_out(
+    listener, visit, hostile
+):
+    page = visit(width=390, stranger=True)
+    page.get_by_text("No recording yet", exact=True).wait_for()
+    page.get_by_text("Model loads since start: 1.").wait_for(state="attached")
+    assert hostile not in page.inner_text("body")
+    page.get_by_role("button", name="Quick").click()
     page.wait_for_selector(TRANSCRIPT)
-    assert page.locator("[class*=st-key-facts-recording]").get_by_text(hostile).count() == 1
-    assert page.locator("img[src='x']").count() == 0
-
-
-def test_a_corrupt_file_gives_a_message_and_the_app_goes_on(visit, tmp_path):
-    page = visit()
-    page.get_by_text("No recording yet").wait_for()
-    upload(page, "broken.wav", b"RIFF\x24\x00\x00\x00WAVEfmt nonsense")
-    page.get_by_text("This recording cannot be used").wait_for()
-    assert "broken.wav: " in page.inner_text("body")
-    upload(page, "fine.wav", wav_bytes(tmp_path, 0.5))
-    page.wait_for_selector(TRANSCRIPT)
-    assert page.get_by_text("This recording cannot be used").count() == 0
-
-
-@pytest.mark.parametrize("path", ["", "run"])
-def test_on_a_phone_nothing_sticks_out(visit, path):
-    page = visit(path, width=390)
-    page.get_by_text("Can its numbers be trusted?" if path else "No recording yet", exact=True).wait_for()
-    if not path:
-        page.get_by_role("button", name="Quick").click()
-        page.wait_for_selector(TRANSCRIPT)
     page.wait_for_timeout(500)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_layer_is_knocked_out_and_every_layer_measured(listener):
+    page = listener
+    page.get_by_text("Nothing is removed. Choose a layer").wait_for()
+    page.get_by_role("combobox", name="Remove a layer of the language model").click()
+    page.get_by_role("option", name="2", exact=True).click()
+    page.get_by_text(re.compile(r"(still|now) \w+ \([01]\.\d\d\)")).wait_for()
+    page.get_by_text("Remove every layer once").click()
+    page.locator("[class*=st-key-damage-encoder]").wait_for()
+    values = re.findall(r"[+−-]\d\.\d\d", page.locator("[class*=st-key-damage-encoder]").inner_text())
+    assert len(values) >= 6  # two tasks, three states
+
+
+def test_a_corrupt_file_gives_a_message_and_the_app_goes_on(listener, hostile, tmp_path):
+    upload(listener, "broken.wav", b"RIFF\x24\x00\x00\x00WAVEfmt nonsense")
+    listener.get_by_text("This recording cannot be used").wait_for()
+    assert "broken.wav: " in listener.inner_text("body") and listener.locator(TRANSCRIPT).count() == 0
+    upload(listener, f"{hostile}.wav", wav_bytes(tmp_path))
+    listener.wait_for_selector(TRANSCRIPT)
+    assert listener.get_by_text("This recording cannot be used").count() == 0
 
 
 def test_several_files_become_a_list_that_opens_each_of_them(visit, tmp_path):
@@ -194,20 +243,6 @@ def test_several_files_become_a_list_that_opens_each_of_them(visit, tmp_path):
     assert page.locator("[class*=st-key-facts-recording]").get_by_text("5.wav").count() == 1
     page.get_by_role("button", name="Close the list").click()
     page.get_by_text("3 of 3 done").wait_for(state="detached")
-
-
-def test_a_layer_is_knocked_out_and_every_layer_measured(visit, tmp_path):
-    page = visit()
-    page.get_by_text("No recording yet").wait_for()
-    upload(page, "speech.wav", wav_bytes(tmp_path))
-    page.get_by_text("Nothing is removed. Choose a layer").wait_for()
-    page.get_by_role("combobox", name="Remove a layer of the language model").click()
-    page.get_by_role("option", name="2", exact=True).click()
-    page.get_by_text(re.compile(r"(still|now) \w+ \([01]\.\d\d\)")).wait_for()
-    page.get_by_text("Remove every layer once").click()
-    page.locator("[class*=st-key-damage-encoder]").wait_for()
-    values = re.findall(r"[+−-]\d\.\d\d", page.locator("[class*=st-key-damage-encoder]").inner_text())
-    assert len(values) >= 6  # two tasks, three states
 
 
 def test_the_report_draws_its_figures_without_a_network(chromium, built_run, tmp_path):
@@ -233,18 +268,11 @@ def axe() -> str:
     return package.AXE_SCRIPT
 
 
-def settled(page) -> None:
-    """The app has come to its last line, in the sidebar, and its figures are drawn."""
-    page.get_by_text("One copy serves all visitors").wait_for(state="attached")
-    page.wait_for_timeout(500)
-
-
 @pytest.mark.parametrize(
-    ("path", "scheme"), [*((path, "light") for path in PAGES), ("overview", "dark"), ("explorer", "dark")]
+    ("title", "scheme"), [*((t, "light") for t in TITLES), ("Overview", "dark"), ("Routing explorer", "dark")]
 )
-def test_axe_finds_nothing_serious_and_on_a_phone_nothing_sticks_out(visit, axe, path, scheme):
-    page = visit(f"{path}?run=full", scheme=scheme)
-    settled(page)
+def test_axe_finds_nothing_serious_and_on_a_phone_nothing_sticks_out(visitors, axe, title, scheme):
+    page = visitors.walk(title, scheme)
     page.evaluate(axe)
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     told = [
@@ -278,18 +306,18 @@ def test_the_explorer_selects_by_lasso_and_its_link_brings_the_view_back(visit):
     assert again.get_by_role("combobox", name="Colour").input_value() == "Speaker"
 
 
-@pytest.mark.parametrize("path", ["overview", "layers", "explorer"])
-def test_the_keyboard_reaches_what_a_page_offers(visit, path):
-    """Tab leads through the main part, and the focus can be seen on every stop."""
-    page = visit(f"{path}?run=full")
-    settled(page)
-    reached = set()
-    for _ in range(60):
+@pytest.mark.parametrize(
+    ("title", "wanted"), [("Overview", "Search"), ("Layer weights", "Tasks"), ("Routing explorer", "Task")]
+)
+def test_the_keyboard_reaches_what_a_page_offers(visitors, title, wanted):
+    """Tab leads from the sidebar through the main part."""
+    page = visitors.walk(title)
+    reached = []
+    while len(reached) < 60 and not any(wanted in name for name in reached):
         page.keyboard.press("Tab")
         name = page.evaluate(
             "() => { const e = document.activeElement; return e.closest('[data-testid=stMain]') ? "
             "(e.getAttribute('aria-label') || e.textContent || e.tagName).slice(0, 40) : '' }"
         )
-        reached |= {name} - {""}
-    wanted = {"overview": "Search", "layers": "Tasks", "explorer": "Task"}[path]
-    assert any(wanted in name for name in reached), reached
+        reached.append(name)
+    assert wanted in reached[-1], reached

@@ -1,47 +1,18 @@
 """Every page in its states: empty, partial, damaged, full. Through Streamlit's own test runner, with the real model."""
 
-from pathlib import Path
-
 import pytest
+from dashboard import charts, press, shown, sound
 from dashboard import opened as visited
 from factories import tone, write_wav
 from streamlit.testing.v1 import AppTest
 
 from harmonifuse_core.runs import write_text
 
-MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
-PATIENCE = 120  # seconds; the machine may be busy
-
 
 def opened(page: str = "listen", view: str = "", **query: str) -> AppTest:
-    """The dashboard at a page, and at one of Run's tabs, without any exception on it."""
-    at = AppTest.from_file(str(MAIN), default_timeout=PATIENCE)
-    if page != "listen":  # a page can be chosen once the navigation is known
-        at.run()
-        at.switch_page(f"views/{page}.py")
-    for name, value in query.items():
-        at.query_params[name] = value
-    if view:
-        at.session_state["run_view"] = view
-    at.run()
-    assert not at.exception, at.exception[0].message
+    """The dashboard at a page, and at one of Run's tabs; nothing on it says None."""
+    at = visited(page, {"run_view": view} if view else {}, **query)
     assert all(element.value.strip("`") != "None" for element in at.markdown)
-    return at
-
-
-def shown(at: AppTest) -> str:
-    """Everything that the page says."""
-    kinds = ("title", "header", "subheader", "markdown", "caption", "text", "code", "error", "warning", "info", "badge")
-    return "\n".join(str(element.value) for kind in kinds for element in at.get(kind))
-
-
-def charts(at: AppTest) -> int:
-    return len(at.get("plotly_chart"))
-
-
-def press(at: AppTest, key: str) -> AppTest:
-    at.button(key=key).click().run()
-    assert not at.exception, at.exception[0].message
     return at
 
 
@@ -116,7 +87,7 @@ def test_the_heatmaps_table_has_all_four_parts_of_every_weight(full_run):
 def test_an_edited_prompt_shows_what_changed_and_goes_back(full_run):
     at = press(opened(), "sample-input-quick-voice")
     at.text_area(key="prompt-full-ser").set_value("Say something else entirely").run()
-    assert not at.exception
+    sound(at)
     assert "What changed against the default prompt" in shown(at) and "Jensen-Shannon" in shown(at)
     table = next(frame.value for frame in at.dataframe if "difference" in frame.value)
     assert set(table.task) == {"ser"}
@@ -134,9 +105,7 @@ def test_a_paraphrase_fills_the_editor(full_run):
 
 
 def upload(at: AppTest, name: str, data: bytes) -> AppTest:
-    at.file_uploader(key="upload").set_value((name, data, "audio/wav")).run()
-    assert not at.exception, at.exception[0].message
-    return at
+    return sound(at.file_uploader(key="upload").set_value((name, data, "audio/wav")).run())
 
 
 def test_an_upload_is_answered_and_its_name_stays_text(full_run, hostile, wav):
