@@ -84,7 +84,8 @@ def write_card(run: RunFolder) -> str:
         share = corpus.weight / totals[corpus.task]
         lines.append(f"| {name} | {corpus.task} | {corpus.split or 'all'} | {share:.2f} |")
     done = [row["step"] for row in run.metrics()]
-    lines += ["", f"Trained for {max(done, default=0)} steps, seed {config.training.seed}. Config: `config.yaml`.", ""]
+    trained = f"Trained for {max(done)} steps" if done else "No training log is kept here"
+    lines += ["", f"{trained}, seed {config.training.seed}. Config: `config.yaml`.", ""]
     text = "\n".join(lines)
     write_text(run.card_file, text)
     return text
