@@ -15,6 +15,7 @@ from harmonifuse_core.config import Config
 
 MAIN = ("wer", "ua")
 COMPLETE, RUNNING, UNTRAINED, DAMAGED = "complete", "part-trained", "untrained", "damaged"
+SCORED = "scored, no log"  # of a study's cell, say: it was trained, and its log is not kept
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Advice:
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """One run. what, title: from the config, text from outside. state: complete, part-trained, untrained or damaged.
+    """One run. what, title: from the config, text from outside. state: one of those above.
 
     scores: rows of `tables.main_results`, one a measure. alpha: {"asr encoder": last logged (L1,)}. signatures: failure
     signatures found, None where nobody looked. checks: see `checks.checks`. first: what to look at, dearest first.
@@ -64,7 +65,7 @@ def summarise(
     """damaged: a sentence for each file that could not be read. what: one line of facts from the config."""
     found = checks(config, metrics, evaluations)
     done, planned = last_step(metrics), config.training.steps if config else 0
-    kind = COMPLETE if done and done >= planned else RUNNING if done else UNTRAINED
+    kind = COMPLETE if done and done >= planned else RUNNING if done else SCORED if evaluations else UNTRAINED
     scores = tables.main_results(tables.results_table(evaluations), MAIN).drop_duplicates("key")
     alpha = {}
     for task in tables.tasks_logged(metrics):
@@ -99,6 +100,8 @@ def _advice(
     found += [Advice(sentence, "run") for sentence in damaged]
     if state == UNTRAINED:
         found.append(Advice("It is untrained. Train it:", command=train))
+    elif state == SCORED:
+        found.append(Advice("Its training log is not kept here: read its numbers with the config beside them.", "run"))
     elif state == RUNNING:
         why = "Training has not reached its last step: see the curves; if nothing runs, go on with:"
         found.append(Advice(why, "run", f"{train} --resume"))

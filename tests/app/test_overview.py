@@ -52,6 +52,12 @@ def test_each_state_gives_its_next_command():
     assert broken.state == overview.DAMAGED == broken.health and broken.first[0].page == "run"
 
 
+def test_scores_without_a_training_log_are_not_called_untrained():
+    cell = summary((), SCORED, True)
+    assert cell.state == overview.SCORED and "harmonifuse_core.train" not in commands(cell)
+    assert any("log is not kept" in advice.why for advice in cell.first) and "missing" in cell.health
+
+
 def test_only_signatures_that_nobody_asked_for_are_an_alarm():
     assert summary(LOG, SCORED, True, signatures()).signatures == ("uniform alpha (lm / ser): 0.001 bits.",)
     assert summary(LOG, SCORED, True, signatures(by_design=True)).signatures == ()
