@@ -1,6 +1,7 @@
 """Any Hugging Face speech encoder -> all of its states. Frozen means frozen: eval mode, no LayerDrop, no gradient."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class EncoderStates:
         return self.mask.sum(1)
 
 
-class SpeechEncoder(nn.Module):
+class SpeechEncoder(nn.Module, ABC):
     """Common face of the encoders: `forward(waveforms (B, S), lengths (B,)) -> EncoderStates`.
 
     State 0 is what enters the first block, state k the output of block k, before any final layer norm. `cache` may
@@ -84,9 +85,9 @@ class SpeechEncoder(nn.Module):
         with torch.no_grad() if frozen else nullcontext():
             return self._encode(waveforms, lengths, augment)
 
+    @abstractmethod
     def count_frames(self, lengths: Tensor) -> Tensor:
         """Frames (B,) that clips of `lengths` (B,) samples give."""
-        raise NotImplementedError
 
     def _run(self, block, *args):
         if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What alpha of a study's cell says: system `both` of study E2, seeds 0 to 2, with the weights kept, scored and analysed.
-# From the repository's root, with the corpora in ../shared/data (about 25 minutes on 2 CPU cores):
+# From the repository's root, with the corpora in ../shared/data:
 #     bash runs/e2-both-seed-0/make.sh FOLDER
-# The weights (75 MB a seed) are not committed: FOLDER/e2-both-seed-N holds them, runs/e2-both-seed-N all the rest.
+# The weights (77 MB a seed) are not committed: FOLDER/e2-both-seed-N holds them, runs/e2-both-seed-N all the rest.
 set -euo pipefail
 out="${1:?name a folder for the study and its models, e.g. scratch}"
 data=../shared/data
@@ -15,6 +15,8 @@ words=(--manifest $data/speechocean762.jsonl --split test --ids '[0-3]7$')
 python -m harmonifuse_core.study harmonifuse_core/configs/studies/e2.yaml --systems both --keep-models --output "$out/study"
 for seed in 0 1 2; do
     cp -r "$out/study/models/both.seed-$seed" "$out/e2-both-seed-$seed"
+    cp "$out/study/environment.json" "$out/e2-both-seed-$seed"
+    sed -i "s/^title: Study base/title: Study E2, both fusions, seed $seed/" "$out/e2-both-seed-$seed/config.yaml"
     python -m harmonifuse_core.evaluate --run "$out/e2-both-seed-$seed" --save ravdess-actors-13-20 --tasks ser "${emotions[@]}"
     python -m harmonifuse_core.evaluate --run "$out/e2-both-seed-$seed" --save speechocean762-test "${words[@]}"
 done
@@ -23,4 +25,5 @@ for seed in 1 2 0; do
     [ $seed = 0 ] || { only=faithfulness,divergence; others=(); }
     python -m harmonifuse_core.analyse --run "$out/e2-both-seed-$seed" "${emotions[@]}" "${words[@]}" --skip ravdess:asr \
         --only $only "${others[@]}"
+    python -m harmonifuse_core.card --run "$out/e2-both-seed-$seed"
 done

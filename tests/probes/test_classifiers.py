@@ -130,7 +130,7 @@ def test_a_weak_signal_under_a_strong_penalty_is_followed_to_its_end():
     """The probabilities hardly leave the prior; decisions against it (`decide`) read what little there is."""
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 8, 400)
-    features = torch.from_numpy((rng.standard_normal(400) + 0.1 * codes)[None, :, None].astype(np.float32))
+    features = torch.from_numpy((rng.standard_normal(400) + 0.01 * codes)[None, :, None].astype(np.float32))
     train = np.arange(400) < 300
     problem = Problem(np.where(train, codes, -1), 8)
     fitted = fit_logistic(make_design(features, train), [problem], STRENGTHS, ROUGH)
@@ -140,4 +140,4 @@ def test_a_weak_signal_under_a_strong_penalty_is_followed_to_its_end():
         mine, reference = fitted.parts[0][0, place, :, 0].numpy(), model.coef_[:, 0]
         mine, reference = mine - mine.mean(), reference - reference.mean()
         mine = mine * np.sign(mine @ reference)  # the sign of a principal axis is nobody's
-        assert np.abs(mine - reference).max() < 0.03 * np.abs(reference).max(), strength
+        assert np.abs(mine - reference).max() < 0.025 * np.abs(reference).max(), strength
