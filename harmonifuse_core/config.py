@@ -22,6 +22,10 @@ __all__ = [
 
 logger = logging.getLogger("harmonifuse.config")
 SHARES = ("shares", "end_shares")
+WAVEFORM_AUGMENTS = (
+    "speed", "noise_probability", "noise_snr_db", "babble_probability", "babble_snr_db", "gain_db", "room_probability",
+    "band_probability", "trim_probability",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class CorpusConfig:
         text_style: `asis`, or `sentence` (capital, full stop; the style of Whisper's own output).
         teacher: transcripts, soft token targets and encoder states come from the folder `data.teacher`.
         label_noise: share of training labels that are replaced by another class of the corpus (classification).
+        augment: fields of `data.augment` that change the waveform and have another value for this corpus.
     """
 
     manifest: str
@@ -52,8 +57,13 @@ class CorpusConfig:
     text_style: str = "asis"
     teacher: bool = False
     label_noise: float = 0.0
+    augment: dict = field(default_factory=dict)
 
     def __post_init__(self):
+        if unknown := set(self.augment) - set(WAVEFORM_AUGMENTS):
+            known = ", ".join(WAVEFORM_AUGMENTS)
+            raise ValueError(f"{self.manifest}: augment names {min(unknown)!r}; of one corpus can be set {known}")
+        AugmentConfig().changed(self.augment, f"{self.manifest}: augment")
         if not 0 <= self.label_noise < 1:
             raise ValueError(f"{self.manifest}: label_noise {self.label_noise} is a share; use 0 to below 1")
         try:
@@ -70,6 +80,9 @@ class AugmentConfig:
     """Probabilities and ranges of waveform and feature augmentation (training only).
 
     Args:
+        noise_probability: of coloured noise at a signal-to-noise ratio from `noise_snr_db`.
+        babble_probability: of 3 to 6 other voices of the batch behind the speech, together at a ratio from
+            `babble_snr_db` (Snyder, Chen and Povey 2015).
         trim_probability: of cutting the silence before and behind the speech down to at most 0.3 s.
         mixup_probability: of adding another utterance of the same corpus to a classified one, labels in the same
             shares (Zhang et al. 2018; Tokozume et al. 2018 for sound).
@@ -79,6 +92,8 @@ class AugmentConfig:
     speed: tuple[float, ...] = ()
     noise_probability: float = 0.0
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
+    babble_probability: float = 0.0
+    babble_snr_db: tuple[float, float] = (5.0, 25.0)
     gain_db: float = 0.0
     room_probability: float = 0.0
     band_probability: float = 0.0
@@ -91,7 +106,7 @@ class AugmentConfig:
     frequency_mask_bins: int = 12
 
     def __post_init__(self):
-        probabilities = ("noise", "room", "band", "trim", "mixup")
+        probabilities = ("noise", "babble", "room", "band", "trim", "mixup")
         for name in (f"{kind}_probability" for kind in probabilities):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; use 0 to 1")
@@ -99,15 +114,21 @@ class AugmentConfig:
             raise ValueError(f"augment.frequency_warp is {self.frequency_warp}; use 0 to 0.5")
         if any(not 0.5 <= factor <= 2 for factor in self.speed):
             raise ValueError(f"augment.speed is {list(self.speed)}; use factors from 0.5 to 2")
-        if self.noise_snr_db[0] > self.noise_snr_db[1]:
-            raise ValueError(f"augment.noise_snr_db is {list(self.noise_snr_db)}; give the lower value first")
+        for name in ("noise_snr_db", "babble_snr_db"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"augment.{name} is [{low:g}, {high:g}]; give the lower value first")
+
+    def changed(self, changes: dict, where: str = "augment") -> "AugmentConfig":
+        """With other values, as YAML gives them, for some fields. Raises ValueError that names the field."""
+        return from_dict(AugmentConfig, to_dict(self) | changes, where) if changes else self
 
     @property
     def changes_sound(self) -> str:
         """The first field that changes what the encoder hears, time masks aside; empty where none does."""
         if any(factor != 1 for factor in self.speed):
             return "speed"
-        probabilities = (f"{kind}_probability" for kind in ("noise", "room", "band", "trim", "mixup"))
+        probabilities = (f"{kind}_probability" for kind in ("noise", "babble", "room", "band", "trim", "mixup"))
         names = (*probabilities, "gain_db", "frequency_warp", "frequency_masks")
         return next((name for name in names if getattr(self, name)), "")
 
@@ -137,7 +158,8 @@ class DataConfig:
         for corpus in (*self.train, *self.dev):
             if corpus.teacher and not self.teacher:
                 raise ValueError(f"corpus {corpus.manifest} has a teacher: write data.teacher with `prepare teacher`")
-        if self.state_cache and (changing := self.augment.changes_sound):
+        settings = (self.augment, *(self.augment.changed(corpus.augment) for corpus in self.train))
+        if self.state_cache and (changing := next(filter(None, (s.changes_sound for s in settings)), "")):
             raise ValueError(
                 f"data.augment.{changing} changes the sound, so that data.state_cache would see no utterance twice: "
                 "switch it off (time_masks may stay), or empty data.state_cache"

@@ -1,4 +1,6 @@
-"""Waveform augmentation for training: speed, gain, noise, room, band limit. A pure function of its random generator."""
+"""Waveform augmentation for training: speed, gain, noise, voices, room, band limit; a function of its generator."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import soxr
@@ -8,9 +10,13 @@ from harmonifuse_core.data.audio import SAMPLE_RATE
 
 
 def augment(
-    waveform: np.ndarray, config: AugmentConfig, rng: np.random.Generator, time_warp: bool = True
-) -> np.ndarray:
-    """Return a changed copy of `waveform` (S,) float32; `time_warp` off keeps its length."""
+    waveform: np.ndarray, config: AugmentConfig, rng: np.random.Generator, time_warp: bool = True,
+    voices: Sequence[np.ndarray] = (),
+) -> np.ndarray:  # fmt: skip
+    """Return a changed copy of `waveform` (S,) float32; `time_warp` off keeps its length.
+
+    voices: other speech, for babble; without any there is none.
+    """
     if time_warp and config.trim_probability and rng.random() < config.trim_probability:
         waveform = trim_silence(waveform, rng)
     if time_warp and config.speed:
@@ -23,6 +29,8 @@ def augment(
         waveform = limit_band(waveform, rng)
     if rng.random() < config.noise_probability:
         waveform = add_noise(waveform, rng, config.noise_snr_db)
+    if config.babble_probability and rng.random() < config.babble_probability and len(voices):
+        waveform = add_babble(waveform, rng, config.babble_snr_db, voices)
     if config.gain_db:
         waveform = waveform * np.float32(10 ** (rng.uniform(-config.gain_db, config.gain_db) / 20))
     return np.clip(waveform, -1.0, 1.0).astype(np.float32)
@@ -40,6 +48,23 @@ def add_noise(waveform: np.ndarray, rng: np.random.Generator, snr_db: tuple[floa
     """Add coloured noise at a signal-to-noise ratio drawn from `snr_db`."""
     level = np.sqrt(np.mean(waveform**2)) * 10 ** (-rng.uniform(*snr_db) / 20)
     return waveform + np.float32(level) * coloured_noise(len(waveform), rng.uniform(0, 2), rng)
+
+
+def add_babble(
+    waveform: np.ndarray, rng: np.random.Generator, snr_db: tuple[float, float], voices: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Add 3 to 6 of `voices` (fewer if there are fewer), equally loud, each repeated from a place of its own.
+
+    Their sum lies at a signal-to-noise ratio drawn from `snr_db`. Silent voices add nothing.
+    """
+    babble = np.zeros(len(waveform), np.float32)
+    for chosen in rng.permutation(len(voices))[: rng.integers(3, 7)]:
+        voice = voices[chosen]
+        start = int(rng.integers(len(voice)))
+        voice = np.resize(np.roll(voice, -start), len(waveform))
+        babble += voice / (np.sqrt(np.mean(voice**2)) + np.float32(1e-9))
+    level = np.sqrt(np.mean(waveform**2)) * 10 ** (-rng.uniform(*snr_db) / 20)
+    return waveform + np.float32(level) * babble / (babble.std() + np.float32(1e-9))
 
 
 def reverberate(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -128,13 +128,15 @@ def collate(
     rngs: Sequence[np.random.Generator] | None = None, augmentation: AugmentConfig | None = None,
 ) -> TaskBatch:  # fmt: skip
     """Examples to a TaskBatch. With `rngs` (training) prompts are drawn and audio is augmented, else defaults."""
-    clips, prompts = [], []
-    for index, example in enumerate(examples):
-        clip, prompt = audio(example.utterance), task.default_prompt
+    plain, clips, prompts = [audio(example.utterance) for example in examples], [], []
+    for index, (example, clip) in enumerate(zip(examples, plain, strict=True)):
+        prompt = task.default_prompt
         if rngs is not None:
             prompt = task.prompts[int(rngs[index].integers(len(task.prompts)))]
             if augmentation is not None:
-                clip = augment(clip, augmentation, rngs[index], time_warp=not example.corpus.teacher)
+                settings = augmentation.changed(example.corpus.augment)
+                others = plain[:index] + plain[index + 1 :]
+                clip = augment(clip, settings, rngs[index], time_warp=not example.corpus.teacher, voices=others)
         clips.append(clip)
         prompts.append(prompt)
     labels = allowed = token_ids = mixed_labels = shares = units = None
@@ -248,11 +250,15 @@ class InterleavedBatches:
                 continue
             chosen[name] = [examples[i] for i in mine]
             arguments = self.tasks[name], self.tokenizer, self.audio.get
-            if parts > 1 and self.data.augment.mixup_probability:  # partners are drawn from the whole batch
+            if parts > 1 and self._mixes(examples):  # partners and voices are drawn from the whole batch
                 batches[name] = collate(examples, *arguments, rngs, self.data.augment).rows(mine)
             else:
                 batches[name] = collate(chosen[name], *arguments, [rngs[i] for i in mine], self.data.augment)
         return batches, chosen
+
+    def _mixes(self, examples: Sequence[Example]) -> bool:
+        settings = [self.data.augment.changed(e.corpus.augment) for e in examples]
+        return any(s.mixup_probability or s.babble_probability for s in settings)
 
 
 def seconds_of(batch: TaskBatch) -> float:

@@ -7,6 +7,7 @@ from factories import tone
 from harmonifuse_core.config import AugmentConfig
 from harmonifuse_core.data.audio import SAMPLE_RATE
 from harmonifuse_core.data.augmentation import (
+    add_babble,
     add_noise,
     augment,
     coloured_noise,
@@ -131,3 +132,30 @@ def test_a_mixture_is_the_weighted_sum_as_long_as_the_longer():
     one, other = np.ones(3, np.float32), np.full(5, 2.0, np.float32)
     np.testing.assert_allclose(mixed(one, other, 0.25), [1.75, 1.75, 1.75, 1.5, 1.5])
     np.testing.assert_array_equal(mixed(one, other, 1.0)[:3], one)
+
+
+VOICES = [tone(0.4) * level for level in (0.01, 0.1, 1.0)]
+
+
+@pytest.mark.parametrize("snr", [0.0, 12.0])
+def test_babble_lies_at_the_asked_ratio_however_loud_the_voices_are(snr):
+    added = add_babble(CLIP, rng(), (snr, snr), VOICES) - CLIP
+    assert 20 * np.log10(CLIP.std() / added.std()) == pytest.approx(snr, abs=0.1)
+
+
+def test_babble_needs_voices_and_is_as_frequent_as_asked():
+    config = AugmentConfig(babble_probability=0.3)
+    assert np.array_equal(augment(CLIP, config, rng(), voices=()), CLIP)
+    changed = sum(
+        not np.array_equal(augment(CLIP[:1000], config, rng(s), voices=VOICES), CLIP[:1000]) for s in range(300)
+    )
+    assert 60 < changed < 120
+
+
+def test_silent_voices_add_nothing_and_stay_finite():
+    out = add_babble(CLIP, rng(), (0, 0), [np.zeros(100, np.float32)])
+    assert np.allclose(out, CLIP, atol=1e-6)
+
+
+def test_without_babble_the_other_draws_are_as_they_were_before_there_was_any():
+    assert np.array_equal(augment(CLIP, EVERYTHING, rng(3)), augment(CLIP, EVERYTHING, rng(3), voices=VOICES))
