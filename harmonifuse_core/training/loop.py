@@ -183,7 +183,8 @@ class Trainer:
     def _forward(self, part: list[Share]) -> tuple[dict[str, torch.Tensor], list[dict]]:
         """Each task's loss, all its terms weighted, and its log entry."""
         device, losses, entries = self.model.device, {}, []
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        narrow = self.settings.precision == "bfloat16" or self.settings.precision == "auto" and device.type == "cuda"
+        with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
             results = []
             for share in part:
                 with self.processes.muting(share.muted):

@@ -71,7 +71,7 @@ def state_loss(student: Tensor, mask: Tensor, targets: list[Target]) -> Tensor:
 def token_loss(logits: Tensor, rows: Tensor, targets: list[Target]) -> Tensor:
     """Cross-entropy of the student's (N, V) against the teacher's top token probabilities, mean over N positions."""
     ids = torch.cat([t.top_ids for t in targets]).to(logits.device).long()
-    probabilities = torch.softmax(torch.cat([t.top_logprobs for t in targets]).to(logits.device).float(), -1)
+    probabilities = torch.softmax(torch.cat([t.top_logprobs.float() for t in targets]).to(logits.device), -1)
     if len(ids) != len(rows):
         raise ValueError(f"the teacher has {len(ids)} tokens, the batch {len(rows)}: write the teacher folder again")
     return -(torch.log_softmax(logits.float(), -1).gather(1, ids) * probabilities).sum(1).mean()

@@ -110,6 +110,18 @@ def test_the_logged_lm_alpha_is_the_mean_over_real_tokens(tmp_path):
     assert trainer._step(0)["tasks"]["asr"]["lm_alpha"] == pytest.approx(expected.tolist(), abs=2e-5)
 
 
+def test_bfloat16_gives_nearly_the_loss_of_float32_and_keeps_the_weights_in_float32(tmp_path):
+    rows = {}
+    for precision in ("float32", "auto", "bfloat16"):
+        config = config_for(tmp_path / precision, training__precision=precision)
+        torch.manual_seed(0)
+        trainer = Trainer(config, build_model(config.model), RunFolder(tmp_path / f"run-{precision}"))
+        rows[precision] = [entry["loss"] for entry in trainer._step(0)["tasks"].values()]
+        assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    assert rows["auto"] == rows["float32"]  # on a CPU
+    assert rows["bfloat16"] == pytest.approx(rows["float32"], rel=0.02) and rows["bfloat16"] != rows["float32"]
+
+
 def command(config: Path, run: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "harmonifuse_core.train", "--config", str(config), "--run", str(run),
             "--device", "cpu", *more]  # fmt: skip

@@ -125,3 +125,13 @@ def test_a_folder_that_is_none_or_of_an_older_kind_says_so(taught, tmp_path):
     teacher = TeacherFolder(tmp_path)
     with pytest.raises(ValueError, match="has no 'normalised_state': write the folder again"):
         teacher.target(next(iter(teacher.transcripts)))
+
+
+def test_under_autocast_the_token_loss_is_the_same():
+    logits = torch.tensor([[0.5, 0.1, -1.0], [0.3, 0.2, 0.1]])
+    item = Target(
+        torch.zeros(1, 4), torch.tensor([[0, 1], [1, 2]]), torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log().half()
+    )
+    plain = token_loss(logits, torch.tensor([0, 0]), [item])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert token_loss(logits, torch.tensor([0, 0]), [item]) == plain
