@@ -1,6 +1,7 @@
 """A result file on a page: verdicts first, then figure, table, exact definition and export; or what is missing."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -55,7 +56,7 @@ def verdicts(key: str, found: Sequence[Verdict]) -> None:
 def basis(key: str, finding: Finding) -> None:
     """On how much the result rests, and how it was made."""
     result, record = finding.result, finding.record
-    parts = [f"{result.utterances} utterances, {result.speakers} speakers", str(record.get("date") or "date unknown")]
+    parts = [f"{result.utterances:,} utterances, {result.speakers:,} speakers", when(record.get("date"))]
     with st.container(key=f"plain-basis-{key}", gap="xsmall"):
         st.text(" · ".join(parts))
         if result.caution:
@@ -65,13 +66,21 @@ def basis(key: str, finding: Finding) -> None:
             st.code(str(command), language=None, wrap_lines=True)
 
 
+def when(date: object) -> str:
+    """An ISO date of a record to the minute, in UTC; what is none stays as it stands."""
+    try:
+        return f"{datetime.fromisoformat(str(date)).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return str(date or "date unknown")
+
+
 def table(
     key: str, stem: str, rows: pd.DataFrame, definition: str, figures: Mapping[str, go.Figure] | None = None,
     digits: int = 4,
 ) -> None:  # fmt: skip
     """Rows as they stand in the file, export of table and figures, and exactly what the numbers are."""
     shown = {c: st.column_config.NumberColumn(format=f"%.{digits}f") for c in rows.columns if _fraction(rows[c])}
-    with st.expander(f"Table ({len(rows)} rows) and exact definition"):
+    with st.expander(f"Table ({len(rows):,} row{'s'[: len(rows) != 1]}) and exact definition"):
         st.dataframe(rows, hide_index=True, height=min(360, 40 + 35 * len(rows)), column_config=shown)
         with st.container(key=f"plain-definition-{key}"):
             st.text(definition or "No definition is stored beside this table.")

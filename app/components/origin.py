@@ -56,6 +56,7 @@ def corpora(config: Config) -> pd.DataFrame:
             kept += [f"without {len(entry.exclude_speakers)} speakers"] if entry.exclude_speakers else []
             kept += [f"ids matching {entry.ids}"] if entry.ids else []
             kept += ["teacher transcripts"] if entry.teacher else []
+            kept += ["augmentation of its own"] if entry.augment else []
             rows.append({"role": role, "task": entry.task, "manifest": entry.manifest, "split": entry.split or "all",
                          "weight": entry.weight, "kept": ", ".join(kept) or "all"})  # fmt: skip
     return pd.DataFrame(rows)

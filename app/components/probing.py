@@ -67,8 +67,9 @@ def overview(best: pd.DataFrame) -> pd.DataFrame:
     """A row a target, a column a place: verdict, layers that cannot be told from the best one, score of the best."""
     cells: dict[str, dict[str, str]] = {}
     for row in best.to_dict("records"):
-        layers = ", ".join(map(str, row["layers"])) if isinstance(row.get("layers"), (list, tuple)) else "?"
-        text = f"{row['verdict']} · layers {layers} · {row['metric']} {row['score']:.2f}"
+        layers = str(row.get("layers") or row["best_layer"]).strip("[]")  # a list is text in a finding's frame
+        named = f"layer{'s' if ',' in layers else ''} {layers}"
+        text = f"{row['verdict']} · {named} · {row['metric']} {row['score']:.2f}"
         cells.setdefault(str(row["target"]), {})[place_of(row)] = text
     return pd.DataFrame.from_dict(cells, orient="index").rename_axis("target").reset_index()
 

@@ -31,8 +31,10 @@ def analysis(run: RunFolder, name: str) -> Finding | None:
 
 
 def probe_names(run: RunFolder) -> list[str]:
-    """Names of probe results, the joined figure's file left out."""
-    return [name.removesuffix(".json") for name in run.names(PROBES, ".json") if name != f"{JOINED}.json"]
+    """Names of probe results, the fullest first; the joined figure's file is left out."""
+    names = [name for name in run.names(PROBES, ".json") if name != f"{JOINED}.json"]
+    names.sort(key=lambda name: -run.part(PROBES, name).stat().st_size)
+    return [name.removesuffix(".json") for name in names]
 
 
 def probes(run: RunFolder, name: str) -> Finding | None:

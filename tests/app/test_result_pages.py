@@ -1,5 +1,6 @@
 """Pages that read results, in their states: nothing there, damaged, whole; with planted numbers and hostile text."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from factories import tiny_config
 from streamlit.testing.v1 import AppTest
 
 from app import jobs, services
-from app.components import frame
+from app.components import finding, frame, probing
 from app.services import result_files
 from harmonifuse_core.config import save_yaml
 from harmonifuse_core.runs import RunFolder, write_text
@@ -224,3 +225,24 @@ def test_jobs_are_listed_with_their_end_and_survive_a_new_session(runs_folder, r
     assert hostile_places(at) <= {"text", "code"}
     at.button(key="jobs-clear").click().run()
     assert not place.exists()
+
+
+def test_the_fullest_probe_result_comes_first_and_names_the_layers_of_the_best_set(planted_run):
+    names = result_files.probe_names(planted_run)
+    small = planted.result("a-small-one", {"best": []}, [])
+    write_text(planted_run.part("probes", "a-small-one.json"), json.dumps(small))
+    assert result_files.probe_names(planted_run) == [*names, "a-small-one"]
+    table = probing.overview(result_files.probes(planted_run, names[0]).frame("best"))
+    assert "held · layers 1, 2 · ua 0.50" in table.iloc[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("stored", "text"),
+    [
+        ("2026-11-25T17:35:31+02:00", "2026-11-25 15:35 UTC"),
+        ("soon", "soon"),
+        (None, "date unknown"),
+    ],
+)
+def test_a_record_s_date_is_told_to_the_minute(stored, text):
+    assert finding.when(stored) == text
