@@ -64,19 +64,17 @@ def claims(found: Finding, stem: str) -> None:
     table, claimed, figures = found.frame("comparisons"), found.frame("claims"), {}
     st.text(counted(values(claimed, "verdict"), list(claimed.get("verdict", [])), "claim"))
     st.text(counted(values(table, "verdict"), list(table.get("verdict", [])), "comparison"))
+    stated = claimed.to_dict("records")
+    for first in range(0, len(stated), finding.PAIR):
+        for place, column in enumerate(st.columns(finding.PAIR, gap="small"), first):
+            if place < len(stated):
+                with column:
+                    _claim(place, stated[place])
     limits = finding.picked("Interval of", list(INTERVALS), "study-limits", shown=INTERVALS.get)
-    for place, claim in enumerate(claimed.to_dict("records")):
-        left, right = st.columns(2, gap="medium", border=True)
-        with left:
-            _claim(place, claim)
-        rows = only(table, claim=claim.get("claim"))
-        with right:
-            drawn = estimates(rows, "benefit", compared, limits=limits)
-            if drawn:
-                finding.forest_section(f"claim-forest-{place}", "", drawn, "benefit (above 0 is better)", figures)
-                figures[f"Claim {place + 1}"] = figures.pop("benefit (above 0 is better)")
-            else:
-                st.caption("No comparison of this claim can be made yet: its cells are missing.")
+    numbers = {claim.get("claim"): place for place, claim in enumerate(stated, 1)}
+    drawn = estimates(table, "benefit", lambda row: f"{numbers.get(row['claim'], '?')}. {compared(row)}", limits=limits)
+    title = "Every comparison, by the number of its claim"
+    finding.forest_section("claims", title, drawn, "benefit (above 0 is better)", figures)  # one: each costs its time
     finding.table("claims", f"{stem}-claims", claimed, found.definition("claims"))
     finding.table("comparisons", f"{stem}-comparisons", table, found.definition("comparisons"), figures)
     finding.how_to_read(HOW_TO_READ)
@@ -90,7 +88,7 @@ def counted(kinds: list[str], verdicts: list, what: str) -> str:
 
 def _claim(place: int, claim: dict) -> None:
     text, verdict, evidence = (str(claim.get(name) or "") for name in ("text", "verdict", "evidence"))
-    with st.container(key=f"plain-claim-{place}", gap="xsmall"):
+    with st.container(key=f"plain-claim-{place}", border=True, gap="xsmall"):
         st.text(f"{place + 1}. {text}")
         with st.container(key=f"plain-verdictword-claim-{place}"):
             st.text(verdict[:1].upper() + verdict[1:])
