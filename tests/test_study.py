@@ -13,7 +13,7 @@ import torch
 import yaml
 from planted_study import STEPS, planted_study, table_of
 
-from harmonifuse_core.runs import StudyFolder, find_runs, find_studies
+from harmonifuse_core.runs import StudyFolder, find_runs, find_studies, load
 from harmonifuse_core.studies.rows import read_rows, read_table
 from harmonifuse_core.studies.running import threads
 from harmonifuse_core.study import main
@@ -225,3 +225,13 @@ def test_wrong_arguments_exit_with_2_and_a_reason(study, tmp_path, capsys, argum
 def test_a_table_of_nothing_says_so(study, tmp_path, capsys):
     assert main([str(study), "--output", str(tmp_path / "x"), "--table-only"]) == 1
     assert "no finished cell" in capsys.readouterr().err
+
+
+def test_a_kept_model_loads_and_has_its_training_log(study, tmp_path):
+    folder = StudyFolder(tmp_path / "kept")
+    arguments = ["--systems", "idle", "--seeds", "0", "--keep-models"]
+    assert main([str(study), "--output", str(folder.path), *arguments]) == 0
+    kept = folder.model("idle.seed-0")
+    rows, steps = kept.metrics(), kept.config().training.steps
+    assert [row["step"] for row in rows][-1] == steps and rows[-1]["tasks"]
+    assert {task.name for task in load(kept).config.tasks} == set(rows[-1]["tasks"])

@@ -1,4 +1,4 @@
-"""One cell: train a system with one seed, score it, keep the rows and not the weights."""
+"""One cell: train a system with one seed, score it, keep the rows, and the weights and the log where asked to."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import torch
 
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
-from harmonifuse_core.runs import RunFolder, StudyFolder, save_model
+from harmonifuse_core.runs import RunFolder, StudyFolder, save_model, write_text
 from harmonifuse_core.studies.plan import Cell, Study
 from harmonifuse_core.studies.rows import write_cell
 from harmonifuse_core.studies.scoring import Listener, score_model
@@ -35,7 +35,9 @@ def run_cell(
             "threads": torch.get_num_threads(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
         if keep_model:
-            save_model(model, folder.model(cell.name), cell.config)
+            kept = folder.model(cell.name)
+            save_model(model, kept, cell.config)
+            write_text(kept.metrics_file, scratch.metrics_file.read_text())
         write_cell(folder, record, scored.utterances, scored.alphas)
     finally:
         shutil.rmtree(scratch.path, ignore_errors=True)
