@@ -66,8 +66,7 @@ def summarise(
     found = checks(config, metrics, evaluations)
     done, planned = last_step(metrics), config.training.steps if config else 0
     kind = COMPLETE if done and done >= planned else RUNNING if done else SCORED if evaluations else UNTRAINED
-    results = tables.results_table(evaluations)
-    scores = tables.main_results(results, MAIN, evaluations, config).drop_duplicates("key")
+    scores = tables.main_results(tables.results_table(evaluations), MAIN).drop_duplicates("key")
     alpha = {}
     for task in tables.tasks_logged(metrics):
         for stage in tables.STAGES:

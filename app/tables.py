@@ -1,15 +1,11 @@
 """Answers and run files as data frames: what a figure shows, in rows that can be read and exported. Pure."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
-from harmonifuse_core.config import Config
 from harmonifuse_core.model.harmonifuse import HarmoniFuseOutput, LayerWeights
 
 PARTS = ("alpha", "share", "bias", "score")
@@ -122,29 +118,11 @@ def results_table(evaluations: Mapping[str, dict]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def main_results(
-    results: pd.DataFrame, keys: Sequence[str], evaluations: Mapping[str, dict] = MappingProxyType({}),
-    config: Config | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """Rows of these measures, each measure's foremost result first, then each one's second, and dev sets last.
-
-    Foremost is what was held out of every choice, is whole (no `--where` or `--ids`), comes from the corpus that the
-    task's training draws on most, and has the most speakers and utterances, in this order. evaluations: their files.
-    """
+def main_results(results: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Rows of these measures, what was held out of every choice first (dev sets last), then by speakers and size."""
     rows = results[results["key"].isin(keys)]
-    ranks = {row.Index: _rank(row, evaluations.get(row.evaluation, {}), config) for row in rows.itertuples()}
-    rows = rows.loc[sorted(rows.index, key=ranks.get)]
-    places = rows.groupby("key").cumcount()
-    return rows.loc[sorted(rows.index, key=lambda k: (ranks[k][0], places[k], keys.index(rows.at[k, "key"])))]
-
-
-def _rank(row, evaluation: Mapping, config: Config | None) -> tuple:
-    manifest = str(evaluation.get("manifest") or "")
-    trained = config.data.train if config else ()
-    weight = sum(c.weight for c in trained if c.task == row.task and manifest and Path(c.manifest).name == manifest)
-    part = bool(evaluation.get("where") or evaluation.get("ids"))
-    dev = bool(re.search(r"(?:^|[-_.])dev(?:$|[-_.])", row.evaluation))
-    return dev, part, -weight, -np.nan_to_num(row.speakers), -np.nan_to_num(row.utterances)
+    order = rows.assign(dev=rows["evaluation"].str.contains(r"(?:^|[-_.])dev(?:$|[-_.])"))
+    return rows.loc[order.sort_values(["dev", "speakers", "utterances"], ascending=[True, False, False]).index]
 
 
 def measures_of(scores: Mapping) -> list[tuple[str, str]]:

@@ -42,9 +42,9 @@ def facts(config: Config) -> str:
     return " · ".join(parts)
 
 
-def main_numbers(foremost: pd.DataFrame) -> None:
-    """The first rows of `tables.main_results`, with interval and size."""
-    rows = foremost.head(MOST_CARDS)
+def main_numbers(results: pd.DataFrame) -> None:
+    """The main measures of the largest test sets, with interval and size."""
+    rows = tables.main_results(results, MAIN).head(MOST_CARDS)
     if rows.empty:
         return
     for column, row in zip(st.columns(len(rows)), rows.itertuples(), strict=True):

@@ -59,8 +59,8 @@ def choose_evaluation(one: RunFolder, two: RunFolder) -> str | None:
     return evaluation
 
 
-def scores(one: RunFolder, two: RunFolder, found: Finding) -> None:
-    stem = stem_of(one, two, found)
+def show(one: RunFolder, two: RunFolder, found: Finding) -> None:
+    stem = f"{one.name}-versus-{two.name}-{found.record['evaluation']}"
     finding.verdicts("versus", found.verdicts)
     with st.container(key="plain-basis-versus", gap="xsmall"):
         st.text(
@@ -68,24 +68,22 @@ def scores(one: RunFolder, two: RunFolder, found: Finding) -> None:
         )
         if found.result.caution:
             st.text(f"Mind: {found.result.caution}.")
-    table, figures = found.frame("scores"), {}
-    drawn = estimates(table, "difference", lambda row: f"{str(row['task']).upper()} {row['metric']}")
+    scores, figures = found.frame("scores"), {}
+    drawn = estimates(scores, "difference", lambda row: f"{str(row['task']).upper()} {row['metric']}")
     finding.forest_section("scores", "Scores: B minus A", drawn, "difference (WER: below 0 is better)", figures)
-    finding.table("scores", f"{stem}-scores", table, found.definition("scores"), figures)
+    finding.table("scores", f"{stem}-scores", scores, found.definition("scores"), figures)
     answers = found.frame("answers")
     if len(answers):
         st.subheader("Who is right where?", anchor=False)
         st.dataframe(answers, hide_index=True)
         finding.table("answers", f"{stem}-answers", answers, found.definition("answers"))
+    st.header("Which layer weights moved?", anchor=False)
+    _alpha(found, stem)
     finding.how_to_read(HOW_TO_READ)
 
 
-def stem_of(one: RunFolder, two: RunFolder, found: Finding) -> str:
-    return f"{one.name}-versus-{two.name}-{found.record['evaluation']}"
-
-
-def weights(one: RunFolder, two: RunFolder, found: Finding) -> None:
-    table, stem = found.frame("alpha"), stem_of(one, two, found)
+def _alpha(found: Finding, stem: str) -> None:
+    table = found.frame("alpha")
     if table.empty:
         st.caption("Not available: the runs differ in their number of layers.")
         return
@@ -100,11 +98,11 @@ def weights(one: RunFolder, two: RunFolder, found: Finding) -> None:
     finding.forest_section("versus-jsd", title, drawn, "JSD, bits", figures, signed=False, digits=4)
     finding.table("versus-alpha", f"{stem}-alpha", table, found.definition("alpha"), figures)
     finding.table("versus-jsd", f"{stem}-divergence", found.frame("divergence"), found.definition("divergence"))
-    finding.how_to_read(HOW_TO_READ)
 
 
 def parameters(one: RunFolder, two: RunFolder) -> None:
-    """Asked for by a switch: it reads both models' files."""
+    """Asked for by a button: it reads both models' files."""
+    st.header("Which parameters moved?", anchor=False)
     if not st.toggle("Compare the weight files of both runs", key="versus-parameters"):
         return
     try:

@@ -2,11 +2,10 @@
 
 import streamlit as st
 
-from app.components import frame, plain, versus, views
+from app.components import frame, plain, versus
 from app.services import result_files
 from harmonifuse_core.runs import RunError
 
-VIEWS = {"scores": "Scores", "weights": "Layer weights", "parameters": "Parameters"}
 QUESTION = "Which of two runs answers better on the same utterances, and which weights moved?"
 
 
@@ -21,17 +20,12 @@ def page() -> None:
         return
     with right:
         evaluation = versus.choose_evaluation(one, two)
-    view, place = views.opened("compare-view", VIEWS)
-    with place:
-        if view == "parameters":
-            versus.parameters(one, two)
-        elif evaluation is not None:
-            try:
-                found = result_files.compared(one, two, evaluation)
-            except RunError as error:
-                plain.problem("compare", "These two runs do not compare on this evaluation.", str(error))
-            else:
-                (versus.weights if view == "weights" else versus.scores)(one, two, found)
+    if evaluation is not None:
+        try:
+            versus.show(one, two, result_files.compared(one, two, evaluation))
+        except RunError as error:
+            plain.problem("compare", "These two runs do not compare on this evaluation.", str(error))
+    versus.parameters(one, two)
 
 
 page()

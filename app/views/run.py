@@ -26,7 +26,7 @@ def page() -> None:
     table = tables.results_table(evaluations)
     summary.identity(run, config)
     report.button(run, config)
-    summary.main_numbers(tables.main_results(table, summary.MAIN, evaluations, config))
+    summary.main_numbers(table)
     plain.notes("evaluations", damaged)
     summary.trust(checks(config, metrics, evaluations))
     if state.link().utterance and not state.link().view and VIEW not in st.session_state:

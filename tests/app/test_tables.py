@@ -10,7 +10,7 @@ import pytest
 from app import checks, exports, palette, tables
 from app.comparison import ADDED, REMOVED, SAME, compare, word_difference
 from app.figures import weights
-from harmonifuse_core.config import Config, CorpusConfig, DataConfig
+from harmonifuse_core.config import Config
 from harmonifuse_core.model.harmonifuse import HarmoniFuseOutput, LayerWeights
 
 
@@ -92,27 +92,6 @@ def test_main_results_put_dev_sets_last_and_many_speakers_first():
     results = tables.results_table({"a-dev": scored(99), "b-test": scored(2), "devon-test": scored(30)})
     assert tables.main_results(results, ("wer",)).evaluation.tolist() == ["devon-test", "b-test", "a-dev"]
     assert tables.main_results(tables.results_table({}), ("wer",)).empty
-
-
-def test_the_foremost_result_is_that_of_the_corpus_trained_on_most_and_whole():
-    def scored(key, manifest, speakers, **more):
-        task = {"wer": "asr", "ua": "ser"}[key]
-        return {task: {key: 0.5, "utterances": 9, "speakers": speakers}, "manifest": manifest, **more}
-
-    evaluations = {
-        "a": scored("ua", "little.jsonl", 50),
-        "b": scored("ua", "much.jsonl", 2),
-        "c": scored("ua", "much.jsonl", 9, where=["age<18"]),
-        "d": scored("wer", "much.jsonl", 3),
-    }
-    train = tuple(
-        CorpusConfig(f"data/{name}.jsonl", "ser", weight=weight)
-        for name, weight in {"little": 0.1, "much": 0.9}.items()
-    )
-    config = Config(data=DataConfig(train=train))
-    found = tables.main_results(tables.results_table(evaluations), ("wer", "ua"), evaluations, config)
-    assert found.evaluation.tolist() == ["d", "b", "a", "c"]
-    assert tables.main_results(tables.results_table(evaluations), ("ua",)).evaluation.tolist() == ["a", "c", "b"]
 
 
 def test_training_table_survives_damaged_rows():
