@@ -57,7 +57,7 @@ def figure(run: RunFolder, files: RoutingFiles, index: RoutingIndex) -> None:
         return
     drawn = found.table[[*dict.fromkeys(("x", "y", "utterance", view.colour))]]
     figure = scatter(drawn, view.colour, _axes(found, view.place), state.theme())
-    alt = f"{len(found.table)} logged answers, {PLACES[view.place]}, coloured by {view.colour}; all are in the table below"
+    alt = f"{len(found.table)} logged answers, {PLACES[view.place]}, coloured by {view.colour}; the table lists them"
     st.plotly_chart(
         figure, theme=None, key=_key(run, view), alt=alt, config=SELECT, on_select=_selected,
         selection_mode=("points", "lasso", "box"),
