@@ -9,11 +9,11 @@ import pandas as pd
 
 from app import tables
 from app.checks import BAD, CARE, Check, checks, last_step
+from app.main_scores import KEYS, main_scores
 from harmonifuse_core.analysis.result import AnalysisResult
 from harmonifuse_core.analysis.signature import FOUND
 from harmonifuse_core.config import Config
 
-MAIN = ("wer", "ua")
 COMPLETE, RUNNING, UNTRAINED, DAMAGED = "complete", "part-trained", "untrained", "damaged"
 SCORED = "scored, no log"  # of a study's cell, say: it was trained, and its log is not kept
 
@@ -31,7 +31,7 @@ class Advice:
 class Summary:
     """One run. what, title: from the config, text from outside. state: one of those above.
 
-    scores: rows of `tables.main_results`, one a measure. alpha: {"asr encoder": last logged (L1,)}. signatures: failure
+    scores: first rows of `main_scores`, one a measure. alpha: {"asr encoder": last logged (L1,)}. signatures: failure
     signatures found, None where nobody looked. checks: see `checks.checks`. first: what to look at, dearest first.
     """
 
@@ -66,7 +66,7 @@ def summarise(
     found = checks(config, metrics, evaluations)
     done, planned = last_step(metrics), config.training.steps if config else 0
     kind = COMPLETE if done and done >= planned else RUNNING if done else SCORED if evaluations else UNTRAINED
-    scores = tables.main_results(tables.results_table(evaluations), MAIN).drop_duplicates("key")
+    scores = main_scores(config, evaluations).drop_duplicates("key")
     alpha = {}
     for task in tables.tasks_logged(metrics):
         for stage in tables.STAGES:
@@ -125,7 +125,7 @@ def table_of(summaries: Sequence[Summary]) -> pd.DataFrame:
     rows = []
     for summary in summaries:
         row = {"run": summary.name, "state": summary.state, "health": summary.health}
-        scores = {key: summary.scores[summary.scores["key"] == key] for key in MAIN}
+        scores = {key: summary.scores[summary.scores["key"] == key] for key in KEYS}
         for key, mine in scores.items():
             row[key.upper()] = mine.iloc[0]["value"] if len(mine) else None
             row[f"{key.upper()} 95 %"] = tables.interval(tuple(mine.iloc[0][["low", "high"]])) if len(mine) else ""

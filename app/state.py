@@ -129,10 +129,16 @@ def start_choice(key: str, name: str, options: Sequence[str], default: str) -> s
     on an address that holds no such value."""
     wanted = st.query_params.get(name)
     if st.session_state.get(key) not in options:
-        st.session_state[key] = wanted if wanted in options else default
+        st.session_state[key] = chosen(name, options, default)
     if wanted in (None, "", *options):
         return ""
     return f"{name}={shortened(wanted)} in the link is not to be had here: ignored"
+
+
+def chosen(name: str, options: Sequence[str], default: str) -> str:
+    """What a choice stands at, its widget made or not: the session's, else the address's, else `default`."""
+    candidates = (st.session_state.get(f"{CHOICE}{name}"), st.query_params.get(name))
+    return next((value for value in candidates if value in options), default)
 
 
 def keep_choice(key: str, name: str, default: str) -> None:
@@ -148,9 +154,9 @@ def start_text(key: str, name: str) -> None:
 
 
 def text_of(name: str) -> str:
-    """A line of text in the address, if it is printable."""
-    wanted = st.query_params.get(name, "")
-    return wanted if _printable(wanted, LONGEST_NAME) else ""
+    """The line of text that a visitor wrote, else that of the address, if it is printable."""
+    written, wanted = st.session_state.get(f"{CHOICE}{name}"), st.query_params.get(name, "")
+    return written if isinstance(written, str) else wanted if _printable(wanted, LONGEST_NAME) else ""
 
 
 def only_run(name: str) -> None:

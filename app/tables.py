@@ -118,13 +118,6 @@ def results_table(evaluations: Mapping[str, dict]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def main_results(results: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Rows of these measures, what was held out of every choice first (dev sets last), then by speakers and size."""
-    rows = results[results["key"].isin(keys)]
-    order = rows.assign(dev=rows["evaluation"].str.contains(r"(?:^|[-_.])dev(?:$|[-_.])"))
-    return rows.loc[order.sort_values(["dev", "speakers", "utterances"], ascending=[True, False, False]).index]
-
-
 def measures_of(scores: Mapping) -> list[tuple[str, str]]:
     """The known measures that are there, in their order."""
     titles = {key: title for _, key, title, _ in MEASURES}

@@ -6,6 +6,8 @@ from types import MappingProxyType
 
 from streamlit.testing.v1 import AppTest
 
+from app.components.closed import KEY
+
 MAIN = Path(__file__).resolve().parents[1] / "app" / "main.py"
 PATIENCE = 300  # seconds; the machine may be busy
 KINDS = ("title", "header", "subheader", "markdown", "caption", "text", "code", "error", "warning", "info", "badge")
@@ -48,6 +50,13 @@ def press(at: AppTest, key: str) -> AppTest:
 def switch(at: AppTest, label: str) -> AppTest:
     """Turn on the toggle with this label."""
     return sound(next(toggle for toggle in at.toggle if toggle.label == label).set_value(True).run())
+
+
+def unfolded(at: AppTest) -> AppTest:
+    """The same page with all tables open that are made only then."""
+    for key in [key for key in at.session_state._state.filtered_state if str(key).startswith(KEY)]:
+        at.session_state[key] = True
+    return sound(at.run())
 
 
 def charts(at: AppTest) -> int:

@@ -7,6 +7,7 @@ import streamlit as st
 
 from app import state, tables
 from app.components import chart
+from app.components.closed import closed_table
 from app.components.export import downloads
 from app.components.plain import empty
 from app.figures import training, weights
@@ -52,8 +53,7 @@ def show(rows: list[dict], run: RunFolder) -> None:
                 st.subheader(PANELS[kind], anchor=False)
                 figures[PANELS[kind]] = figure = training.curves(table, kind, state.theme())
                 chart.show(figure, f"curve-{kind.replace(' ', '-')}", f"{PANELS[kind]} over training steps")
-    with st.expander("Table of logged values"):
-        st.dataframe(table, hide_index=True, height=300)
+    closed_table("Table of logged values", "training", table, height=300)
     downloads("training", f"{run.name}-training", table, figures)
     with st.expander("How to read this"):
         st.markdown(HOW_TO_READ)
@@ -82,8 +82,7 @@ def show_alpha(rows: list[dict], config: Config, run: RunFolder) -> None:
                 figures[title] = figure = draw(steps, alpha, maximum, state.theme())
                 chart.show(figure, f"alpha-{task.name}-{stage}", f"{title}: mean alpha over training; see the table")
     table = alpha_table(series)
-    with st.expander("Table of alpha at every log step"):
-        st.dataframe(table, hide_index=True, height=300)
+    closed_table("Table of alpha at every log step", "alpha-training", table, height=300)
     downloads("alpha-training", f"{run.name}-alpha-over-training", table, figures)
     with st.expander("How to read this"):
         st.markdown(ALPHA_HOW_TO_READ)

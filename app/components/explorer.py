@@ -3,15 +3,16 @@
 import pandas as pd
 import streamlit as st
 
-from app import services, state, tables
-from app.components import choices, logged, plain
+from app import services, state
+from app.components import explorer_choices, logged, plain
+from app.components.explorer_choices import View
 from app.components.export import downloads
 from app.components.recording import wav_bytes
 from app.components.weights import number_columns
 from app.figures.scatter import scatter
-from app.routing_index import FIELDS, NUMBERS, Filter, RoutingIndex
+from app.routing_index import RoutingIndex
 from app.routing_query import RoutingFiles
-from app.routing_views import GROUPS, MOST_POINTS, PLACES, SAMPLE, Points
+from app.routing_views import PLACES, SAMPLE, Points
 from harmonifuse_core.runs import RunFolder
 
 SELECT = {"displaylogo": False, "displayModeBar": True, "scrollZoom": False,
@@ -34,70 +35,42 @@ HOW_TO_READ = """
 
 
 def show(run: RunFolder, files: RoutingFiles, index: RoutingIndex) -> None:
-    place, colour, most, wanted = _choices(index)
-    try:
-        found = services.routing_points(files, wanted, place, most)
-    except ValueError as error:
-        st.info(str(error), icon=":material/scatter_plot:")
-        return
-    st.caption(_counted(index, found, place))
-    if not found.total:
-        st.info("No logged answer fits this filter. Loosen it.", icon=":material/filter_alt_off:")
-        return
-    selected = _figure(run, found, colour, place, wanted)
-    _table(run, found, selected, wanted)
+    """In parts, of which each is made again alone: choices, figure, table."""
+    st.fragment(explorer_choices.show)(index)
+    st.fragment(figure, key=explorer_choices.FIGURE)(run, files, index)
+    st.fragment(table, key=explorer_choices.TABLE)(run, files, index)
     with st.expander("How to read this"):
         st.markdown(HOW_TO_READ)
 
 
-def _choices(index: RoutingIndex) -> tuple[str, str, int, Filter]:
-    columns = st.columns([1, 1, 1, 1, 0.7])
-    with columns[0]:
-        task = choices.select("Task", "task", index.tasks, index.tasks[-1], str.upper)
-    with columns[1]:
-        stage = choices.select("Stage", "stage", list(index.layers), list(index.layers)[-1], tables.STAGES.get)
-    with columns[2]:
-        place = choices.select("Plane", "place", list(PLACES), "pca", PLACES.get)
-    groups = [name for name in GROUPS if index.facets[name]]
-    names = FIELDS | {name: name.capitalize() for name in NUMBERS} | {"entropy": "Entropy", "centre": "Centre of mass"}
-    options = [*groups, *NUMBERS, "entropy", "centre"]
-    with columns[3]:
-        colour = choices.select("Colour", "colour", options, _first(options), names.get)
-    with columns[4]:
-        sizes = [str(size) for size in MOST_POINTS]
-        most = choices.select("Points at most", "most", sizes, sizes[0], lambda size: f"{int(size):,}")
-    return place, colour, int(most), _filter(index, task, stage)
-
-
-def _first(options: list[str]) -> str:
-    return next((name for name in ("label", "outcome", "dataset") if name in options), options[0])
-
-
-def _filter(index: RoutingIndex, task: str, stage: str) -> Filter:
-    """The boxes are made when they are opened; until then the address says what is chosen."""
-    fields = [name for name in FIELDS if len(index.facets[name]) > 1]
-    linked = any(name in st.query_params for name in (*fields, "text"))
-    shut = st.expander(
-        "Filter", expanded=linked, key="explorer-filter", icon=":material/filter_alt:", on_change="rerun"
+def figure(run: RunFolder, files: RoutingFiles, index: RoutingIndex) -> None:
+    """The points of the view, and how many answers they are."""
+    view = explorer_choices.chosen(index)
+    try:
+        found = services.routing_points(files, view.wanted, view.place, view.most)
+    except ValueError as error:
+        st.info(str(error), icon=":material/scatter_plot:")
+        return
+    st.caption(_counted(index, found, view.place))
+    if not found.total:
+        st.info("No logged answer fits this filter. Loosen it.", icon=":material/filter_alt_off:")
+        return
+    drawn = found.table[[*dict.fromkeys(("x", "y", "utterance", view.colour))]]
+    figure = scatter(drawn, view.colour, _axes(found, view.place), state.theme())
+    alt = f"{len(found.table)} logged answers, {PLACES[view.place]}, coloured by {view.colour}; the table lists them"
+    st.plotly_chart(
+        figure, theme=None, key=_key(run, view), alt=alt, config=SELECT, on_select=_selected,
+        selection_mode=("points", "lasso", "box"),
     )  # fmt: skip
-    if not shut.open:
-        return Filter(task, stage, *_addressed(index, fields))
-    kept = []
-    with shut:
-        text = choices.text("Id, text, speaker or file contains", "text")
-        for start in range(0, len(fields), 4):
-            for column, name in zip(st.columns(4), fields[start : start + 4], strict=False):
-                with column:
-                    options = [choices.ANY, *index.facets[name]]
-                    value = choices.select(FIELDS[name], name, options, choices.ANY)
-                    kept += [] if value == choices.ANY else [(name, value)]
-    return Filter(task, stage, tuple(kept), text)
+    downloads("explorer-figure", f"{run.name}-explorer", None, {PLACES[view.place]: figure})
 
 
-def _addressed(index: RoutingIndex, fields: list[str]) -> tuple[tuple[tuple[str, str], ...], str]:
-    """Fields and text of the address, as far as they are to be had here."""
-    chosen = ((name, st.query_params.get(name)) for name in fields)
-    return tuple((name, value) for name, value in chosen if value in index.facets[name]), state.text_of("text")
+def _key(run: RunFolder, view: View) -> str:
+    return f"explorer-{abs(hash((run.name, view)))}"  # another view starts without a selection
+
+
+def _selected() -> None:
+    st.rerun(explorer_choices.TABLE)
 
 
 def _counted(index: RoutingIndex, found: Points, place: str) -> str:
@@ -118,23 +91,31 @@ def _axes(found: Points, place: str) -> tuple[str, str]:
     return first, second
 
 
-def _figure(run: RunFolder, found: Points, colour: str, place: str, wanted: Filter) -> list[int]:
-    """Draw, and return the places of the points that were selected."""
-    drawn = found.table[[*dict.fromkeys(("x", "y", "utterance", colour))]]
-    figure = scatter(drawn, colour, _axes(found, place), state.theme())
-    key = f"explorer-{abs(hash((run.name, place, colour, wanted)))}"  # another view starts without a selection
-    alt = f"{len(found.table)} logged answers, {PLACES[place]}, coloured by {colour}; the table below lists them"
-    event = st.plotly_chart(
-        figure, theme=None, key=key, alt=alt, config=SELECT, on_select="rerun",
-        selection_mode=("points", "lasso", "box"),
-    )  # fmt: skip
-    chosen = (int(point["customdata"][0]) for point in event.selection.points if point.get("customdata"))
-    downloads("explorer-figure", f"{run.name}-explorer", None, {PLACES[place]: figure})
-    return sorted({k for k in chosen if 0 <= k < len(found.table)})
+def table(run: RunFolder, files: RoutingFiles, index: RoutingIndex) -> None:
+    """The rows of the points that are selected, or of all, and the utterance that was chosen among them."""
+    view = explorer_choices.chosen(index)
+    try:
+        found = services.routing_points(files, view.wanted, view.place, view.most)
+    except ValueError:
+        return  # said where the figure would stand
+    if found.total:
+        rows = _rows(run, found, view, _selection(run, found, view))
+        if identifier := rows or state.link().utterance:
+            heard(run, found.table, identifier)
 
 
-def _table(run: RunFolder, found: Points, selected: list[int], wanted: Filter) -> None:
-    rows = found.table.iloc[selected] if selected else found.table
+def _selection(run: RunFolder, found: Points, view: View) -> list[int]:
+    """Places of the points that are selected in the figure."""
+    event = st.session_state.get(_key(run, view))
+    points = event.selection.points if event else ()
+    places = {int(point["customdata"][0]) for point in points if point.get("customdata")}
+    st.session_state[explorer_choices.SELECTED] = selected = sorted(k for k in places if 0 <= k < len(found.table))
+    return selected
+
+
+def _rows(run: RunFolder, found: Points, view: View, selected: list[int]) -> str | None:
+    """The table; returns the utterance that was chosen by a row, or by selecting a single point."""
+    rows, wanted = found.table.iloc[selected] if selected else found.table, view.wanted
     st.subheader(f"{len(selected):,} selected" if selected else f"All {len(rows):,} points", anchor=False)
     table = rows[[name for name in SHOWN if name in rows]].dropna(axis="columns", how="all").reset_index(drop=True)
     digits = number_columns(("x", "y", "error", "probability", "entropy", "centre"), 3) | number_columns(
@@ -149,12 +130,14 @@ def _table(run: RunFolder, found: Points, selected: list[int], wanted: Filter) -
         key=TABLE, column_config=digits,
     )  # fmt: skip
     downloads("explorer", f"{run.name}-{wanted.task}-{wanted.stage}-points", table)
+    chosen = None
     if event.selection.rows and event.selection.rows[0] < len(table):
-        state.set_link(utt=str(table.iloc[event.selection.rows[0]]["utterance"]))
+        chosen = str(table.iloc[event.selection.rows[0]]["utterance"])
     elif len(selected) == 1:
-        state.set_link(utt=str(table.iloc[0]["utterance"]))
-    if identifier := state.link().utterance:
-        heard(run, found.table, identifier)
+        chosen = str(table.iloc[0]["utterance"])
+    if chosen:
+        state.set_link(utt=chosen)
+    return chosen
 
 
 def heard(run: RunFolder, table: pd.DataFrame, identifier: str) -> None:

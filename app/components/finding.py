@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import state
 from app.components import chart, plain, start
+from app.components.closed import closed
 from app.components.export import downloads
 from app.figures.forest import MOST_ROWS, Estimate, described, forest
 from app.findings import Finding
@@ -80,10 +81,13 @@ def table(
 ) -> None:  # fmt: skip
     """Rows as they stand in the file, export of table and figures, and exactly what the numbers are."""
     shown = {c: st.column_config.NumberColumn(format=f"%.{digits}f") for c in rows.columns if _fraction(rows[c])}
-    with st.expander(f"Table ({len(rows):,} row{'s'[: len(rows) != 1]}) and exact definition"):
+
+    def behind() -> None:
         st.dataframe(rows, hide_index=True, height=min(360, 40 + 35 * len(rows)), column_config=shown)
         with st.container(key=f"plain-definition-{key}"):
             st.text(definition or "No definition is stored beside this table.")
+
+    closed(f"Table ({len(rows):,} row{'s'[: len(rows) != 1]}) and exact definition", f"table-{key}", behind)
     downloads(key, stem, rows, figures)
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from app import layer_tables, services, state, tables
 from app.components import chart, choices, logged
+from app.components.closed import closed_table
 from app.components.export import downloads
 from app.components.plain import empty
 from app.components.weights import number_columns
@@ -185,8 +186,7 @@ def show_groups(run: RunFolder, files: RoutingFiles, index: RoutingIndex, wanted
 
 def _table(key: str, stem: str, table: pd.DataFrame, figures: dict) -> None:
     numbers = [name for name in table if pd.api.types.is_float_dtype(table[name])]
-    with st.expander("Table of numbers"):
-        st.dataframe(table, hide_index=True, height=300, column_config=number_columns(numbers, 5))
+    closed_table("Table of numbers", key, table, height=300, column_config=number_columns(numbers, 5))
     downloads(key, stem, table, figures)
     with st.expander("How to read this"):
         st.markdown(HOW_TO_READ)

@@ -8,6 +8,7 @@ import streamlit as st
 from app import logged_utterance, services, state, tables
 from app.components import chart, knockout, plain
 from app.components.answer import title_of
+from app.components.closed import closed_table
 from app.components.export import downloads
 from app.components.recording import wav_bytes
 from app.components.weights import number_columns
@@ -93,8 +94,7 @@ def layer_weights(run: RunFolder, rows: pd.DataFrame, identifier: str) -> None:
                 width = chart.roomy(grid.shape[1])
                 chart.show(figure, f"logged-{stage}", weights.described(grid, tasks, title), width)
     table = logged_utterance.weights_table(rows)
-    with st.expander("Table of weights"):
-        st.dataframe(table, hide_index=True, column_config=number_columns(tables.PARTS))
+    closed_table("Table of weights", "logged", table, column_config=number_columns(tables.PARTS))
     downloads("logged", f"{run.name}-{identifier}", table, figures)
 
 

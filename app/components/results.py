@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import state
 from app.components import chart
+from app.components.closed import closed_table
 from app.components.export import downloads
 from app.figures import classes, training
 from app.figures.base import literal
@@ -67,8 +68,7 @@ def class_results(evaluations: dict[str, dict], run_name: str) -> None:
             chart.show(figure, "reliability", "Accuracy against confidence, with the count of each point")
     table = pd.DataFrame(scores["confusion"], columns=labels)
     table.insert(0, "reference", labels)
-    with st.expander("Table of counts (rows: reference, columns: predicted)"):
-        st.dataframe(table, hide_index=True)
+    closed_table("Table of counts (rows: reference, columns: predicted)", "confusion", table)
     downloads("confusion", f"{run_name}-confusion", table, figures)
 
 

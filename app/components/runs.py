@@ -8,6 +8,7 @@ from app import overview, services, state, tables
 from app.components import chart, choices, summary
 from app.components.export import downloads
 from app.figures import weights
+from app.main_scores import RULE
 from app.overview import Summary
 from harmonifuse_core.runs import RunError, RunFolder
 
@@ -93,6 +94,8 @@ def detail(found: Summary) -> None:
                 path, label, icon = PAGES[advice.page]
                 st.page_link(path, label=label, icon=icon, query_params={"run": found.name})
     summary.main_numbers(found.scores)
+    if len(found.scores):
+        st.caption(RULE)
     _alpha(found)
     _signatures(found)
     summary.trust(list(found.checks))

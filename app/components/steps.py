@@ -5,6 +5,7 @@ import streamlit as st
 
 from app import layer_tables, state, tables
 from app.components import chart, choices
+from app.components.closed import closed_table
 from app.components.curves import nothing_logged
 from app.components.export import downloads
 from app.components.weights import number_columns
@@ -51,8 +52,7 @@ def show(rows: list[dict], run: RunFolder) -> None:
             figures[f"{title}, change"] = moved = weights.difference(grid - first, names, state.theme())
             chart.show(moved, f"moved-{stage}", f"{title}: change of alpha", chart.roomy(width))
     table = layer_tables.step_table(chosen, grids)
-    with st.expander("Table of this step"):
-        st.dataframe(table, hide_index=True, height=300, column_config=number_columns(("alpha",), 5))
+    closed_table("Table of this step", "step", table, height=300, column_config=number_columns(("alpha",), 5))
     downloads("step", f"{run.name}-alpha-step-{chosen}", table, figures)
     with st.expander("How to read this"):
         st.markdown(HOW_TO_READ)

@@ -13,7 +13,6 @@ from harmonifuse_core.runs import RunFolder
 
 ICONS = {GOOD: ":material/check_circle:", CARE: ":material/info:", BAD: ":material/error:"}
 WORDS = {GOOD: "Good", CARE: "Mind", BAD: "Missing"}
-MAIN = ("wer", "ua")
 MOST_CARDS = 4
 
 
@@ -42,9 +41,9 @@ def facts(config: Config) -> str:
     return " · ".join(parts)
 
 
-def main_numbers(results: pd.DataFrame) -> None:
-    """The main measures of the largest test sets, with interval and size."""
-    rows = tables.main_results(results, MAIN).head(MOST_CARDS)
+def main_numbers(scores: pd.DataFrame) -> None:
+    """The first rows of `main_scores`, each with its evaluation, interval and size."""
+    rows = scores.head(MOST_CARDS)
     if rows.empty:
         return
     for column, row in zip(st.columns(len(rows)), rows.itertuples(), strict=True):

@@ -8,6 +8,7 @@ import streamlit as st
 from app import logged_utterance, services, state, tables
 from app.comparison import word_difference
 from app.components import chart, plain
+from app.components.closed import closed_table
 from app.components.export import downloads
 from app.components.weights import number_columns
 from app.figures import weights
@@ -101,8 +102,7 @@ def detail(run: RunFolder, config: Config | None, files: RoutingFiles, identifie
                 width = chart.roomy(grid.shape[1])
                 chart.show(figure, f"utterance-{stage}", weights.described(grid, tasks, tables.STAGES[stage]), width)
     table = logged_utterance.weights_table(rows)
-    with st.expander("Table of weights"):
-        st.dataframe(table, hide_index=True, column_config=number_columns(tables.PARTS))
+    closed_table("Table of weights", "utterance", table, column_config=number_columns(tables.PARTS))
     downloads("utterance", f"{run.name}-{identifier}", table, figures)
     st.page_link(
         "views/utterance.py", label="Everything about this utterance", icon=":material/open_in_new:",

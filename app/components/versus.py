@@ -59,8 +59,8 @@ def choose_evaluation(one: RunFolder, two: RunFolder) -> str | None:
     return evaluation
 
 
-def show(one: RunFolder, two: RunFolder, found: Finding) -> None:
-    stem = f"{one.name}-versus-{two.name}-{found.record['evaluation']}"
+def verdict(one: RunFolder, two: RunFolder, found: Finding) -> None:
+    """The answer in words, and on how much it rests."""
     finding.verdicts("versus", found.verdicts)
     with st.container(key="plain-basis-versus", gap="xsmall"):
         st.text(
@@ -68,21 +68,29 @@ def show(one: RunFolder, two: RunFolder, found: Finding) -> None:
         )
         if found.result.caution:
             st.text(f"Mind: {found.result.caution}.")
+
+
+def stem(one: RunFolder, two: RunFolder, found: Finding) -> str:
+    """Start of the names of exported files."""
+    return f"{one.name}-versus-{two.name}-{found.record['evaluation']}"
+
+
+def answers(found: Finding, stem: str) -> None:
+    """Paired scores, and who is right where."""
     scores, figures = found.frame("scores"), {}
     drawn = estimates(scores, "difference", lambda row: f"{str(row['task']).upper()} {row['metric']}")
     finding.forest_section("scores", "Scores: B minus A", drawn, "difference (WER: below 0 is better)", figures)
     finding.table("scores", f"{stem}-scores", scores, found.definition("scores"), figures)
-    answers = found.frame("answers")
-    if len(answers):
+    right = found.frame("answers")
+    if len(right):
         st.subheader("Who is right where?", anchor=False)
-        st.dataframe(answers, hide_index=True)
-        finding.table("answers", f"{stem}-answers", answers, found.definition("answers"))
-    st.header("Which layer weights moved?", anchor=False)
-    _alpha(found, stem)
+        st.dataframe(right, hide_index=True)
+        finding.table("answers", f"{stem}-answers", right, found.definition("answers"))
     finding.how_to_read(HOW_TO_READ)
 
 
-def _alpha(found: Finding, stem: str) -> None:
+def weights(found: Finding, stem: str) -> None:
+    """Alpha of both runs by layer, and how far it lies apart on the same utterance."""
     table = found.frame("alpha")
     if table.empty:
         st.caption("Not available: the runs differ in their number of layers.")
@@ -98,11 +106,11 @@ def _alpha(found: Finding, stem: str) -> None:
     finding.forest_section("versus-jsd", title, drawn, "JSD, bits", figures, signed=False, digits=4)
     finding.table("versus-alpha", f"{stem}-alpha", table, found.definition("alpha"), figures)
     finding.table("versus-jsd", f"{stem}-divergence", found.frame("divergence"), found.definition("divergence"))
+    finding.how_to_read(HOW_TO_READ)
 
 
 def parameters(one: RunFolder, two: RunFolder) -> None:
     """Asked for by a button: it reads both models' files."""
-    st.header("Which parameters moved?", anchor=False)
     if not st.toggle("Compare the weight files of both runs", key="versus-parameters"):
         return
     try:

@@ -84,7 +84,7 @@ def model_loads() -> int:
 
 
 def _load_and_warm(path: str) -> HarmoniFuse:
-    """The first pass of a model and of librosa costs seconds: spent here, before the visitor's file arrives."""
+    """The first pass of a model costs seconds: spent here, before the visitor's file arrives."""
     model = load(path)
     noise = np.random.default_rng(0).normal(0, 0.01, int(WARM_SECONDS * SAMPLE_RATE)).astype(np.float32)
     predict(model, [noise])

@@ -15,6 +15,7 @@ from app.services.folders import TABLES_KEPT, stamp
 from harmonifuse_core.runs import RunError, RunFolder
 
 INDEXES_KEPT, ANSWERS_KEPT = 3, 128
+POINTS_KEPT = 8  # views: figure and table of one ask for the same points; some megabytes each, where many are drawn
 ONE_UMAP = threading.Lock()  # numba's threads end the process when two sessions call them at once
 
 logger = logging.getLogger("harmonifuse.app")
@@ -97,9 +98,14 @@ def _task_difference(key: str, wanted: Filter, weights: str, first: str, second:
 
 def routing_points(files: RoutingFiles, wanted: Filter, place: str, most: int) -> Points:
     """See `routing_views.points`; the plane of a task and stage is found once. Raises ValueError (UMAP of too few)."""
+    return _points(_key(files), wanted, place, most, files)
+
+
+@st.cache_resource(max_entries=POINTS_KEPT, show_spinner=False)
+def _points(key: str, wanted: Filter, place: str, most: int, _files: RoutingFiles) -> Points:
     planes = {"pca": _plane, "umap": _embedding}
-    found = planes[place](_key(files), wanted.task, wanted.stage, files) if place in planes else None
-    return routing_views.points(routing_index_of(files), wanted, place, found, most)
+    found = planes[place](key, wanted.task, wanted.stage, _files) if place in planes else None
+    return routing_views.points(routing_index_of(_files), wanted, place, found, most)
 
 
 @st.cache_resource(max_entries=ANSWERS_KEPT, show_spinner=False)

@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from app.components import frame, plain, versus
+from app.components import frame, plain, versus, views
 from app.services import result_files
-from harmonifuse_core.runs import RunError
+from harmonifuse_core.runs import RunError, RunFolder
 
 QUESTION = "Which of two runs answers better on the same utterances, and which weights moved?"
+VIEWS = {"answers": "Scores and answers", "weights": "Layer weights", "parameters": "Parameters"}
 
 
 def page() -> None:
@@ -20,12 +21,29 @@ def page() -> None:
         return
     with right:
         evaluation = versus.choose_evaluation(one, two)
-    if evaluation is not None:
-        try:
-            versus.show(one, two, result_files.compared(one, two, evaluation))
-        except RunError as error:
-            plain.problem("compare", "These two runs do not compare on this evaluation.", str(error))
-    versus.parameters(one, two)
+    found = compared(one, two, evaluation)
+    if found is not None:
+        versus.verdict(one, two, found)
+    view, place = views.opened("compare-view", VIEWS)
+    with place:
+        if view == "parameters":
+            versus.parameters(one, two)
+        elif found is None:
+            st.caption("Not available without an evaluation that compares, see above.")
+        else:
+            show = versus.weights if view == "weights" else versus.answers
+            show(found, versus.stem(one, two, found))
+
+
+def compared(one: RunFolder, two: RunFolder, evaluation: str | None):
+    """Both runs on the evaluation's utterances, or None after saying why not."""
+    if evaluation is None:
+        return None
+    try:
+        return result_files.compared(one, two, evaluation)
+    except RunError as error:
+        plain.problem("compare", "These two runs do not compare on this evaluation.", str(error))
+        return None
 
 
 page()

@@ -1,7 +1,5 @@
 """Routing explorer: which utterances are routed alike, and what do they have in common?"""
 
-import streamlit as st
-
 from app.components import explorer, frame, logged
 
 QUESTION = "Which utterances are routed alike, and what do they have in common?"
@@ -14,7 +12,7 @@ def page() -> None:
     found = logged.opened(run)
     if found is None:
         return
-    st.fragment(explorer.show)(run, *found)
+    explorer.show(run, *found)
 
 
 page()

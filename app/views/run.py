@@ -5,6 +5,7 @@ import streamlit as st
 from app import services, state, tables
 from app.checks import checks
 from app.components import curves, frame, origin, plain, report, results, summary, utterances, views
+from app.main_scores import main_scores
 from harmonifuse_core.config import Config
 from harmonifuse_core.runs import RunError, RunFolder
 
@@ -26,7 +27,7 @@ def page() -> None:
     table = tables.results_table(evaluations)
     summary.identity(run, config)
     report.button(run, config)
-    summary.main_numbers(table)
+    summary.main_numbers(main_scores(config, evaluations))
     plain.notes("evaluations", damaged)
     summary.trust(checks(config, metrics, evaluations))
     if state.link().utterance and not state.link().view and VIEW not in st.session_state:

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from captum.attr import FeatureAblation, IntegratedGradients
 from torch import Tensor
 
 from harmonifuse_core.analysis.explained_answer import ExplainedAnswer, explain_answer
@@ -144,6 +143,8 @@ def attribute(
 
 def explain(inputs: ExplainedInput, how: str, steps: int = STEPS) -> tuple[np.ndarray, float | None, int]:
     """Scores (F,), convergence delta (None for ablation) and forwards, of any function."""
+    from captum.attr import FeatureAblation, IntegratedGradients  # brings matplotlib: only where asked
+
     value, baseline = inputs.value[None], inputs.baseline[None]
     groups = inputs.groups.expand_as(inputs.value)
     if how == ABLATION:

@@ -1,7 +1,7 @@
 """Every page in its states: empty, partial, damaged, full. Through Streamlit's own test runner, with the real model."""
 
 import pytest
-from dashboard import charts, press, shown, sound
+from dashboard import charts, press, shown, sound, unfolded
 from dashboard import opened as visited
 from factories import tone, write_wav
 from streamlit.testing.v1 import AppTest
@@ -150,7 +150,7 @@ def test_a_full_run_shows_each_part_with_table_and_export(full_run, view, expect
     assert expected in shown(at) and "Can its numbers be trusted?" in shown(at)
     assert charts(at) >= least
     if view != "Model card":
-        assert len(at.dataframe) >= 1 and len(at.get("download_button")) >= 2
+        assert len(unfolded(at).dataframe) >= 1 and len(at.get("download_button")) >= 2
 
 
 def test_the_address_names_the_view_and_brings_it_back(full_run):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import planted_results as planted
 import pytest
+from dashboard import unfolded
 from factories import tiny_config
 from streamlit.testing.v1 import AppTest
 
@@ -133,13 +134,14 @@ def test_each_view_shows_its_result_with_table_definition_and_export(planted_run
     assert expected in shown(at)
     assert len(at.get("plotly_chart")) == charts
     if view != "confusion":
+        at = unfolded(at)
         assert at.dataframe and "Definition of " in shown(at) and len(at.get("download_button")) >= 2
     assert hostile_places(at) <= {"text"}
 
 
 def test_a_link_opens_its_task_and_stage_and_the_table_is_the_files(planted_run):
     at = opened("faithfulness", view="curves", task="ser", stage="lm")
-    table = at.dataframe[0].value
+    table = unfolded(at).dataframe[0].value
     rows = [r for r in planted.faithfulness()["tables"]["curves"]["rows"] if (r["task"], r["stage"]) == ("ser", "lm")]
     pd.testing.assert_frame_equal(table.reset_index(drop=True), pd.DataFrame(rows), check_dtype=False)
 
@@ -203,10 +205,15 @@ def test_two_runs_are_compared_on_what_both_answered(full_run, runs_folder):
     at = opened("compare", run="full", versus="twin", result="test")
     said = shown(at)
     assert "No provable difference" in said and "A: full · B: twin" in said
-    scores = next(frame.value for frame in at.dataframe if "p_holm" in frame.value)
+    scores = next(frame.value for frame in unfolded(at).dataframe if "p_holm" in frame.value)
     assert (scores["difference"] == 0).all() and set(scores["better"]) == {"neither"}
+    at = opened("compare", run="full", versus="twin", result="test", view="weights")
+    assert "No provable difference" in shown(at) and len(at.get("plotly_chart")) == 2
+    alpha = next(frame.value for frame in unfolded(at).dataframe if {"a", "b"} <= set(frame.value))
+    assert (alpha["difference"] == 0).all() and alpha["a"].tolist() == alpha["b"].tolist()
+    at = opened("compare", run="full", versus="twin", view="parameters")
     checked(at.toggle(key="versus-parameters").set_value(True).run())
-    moved = next(frame.value for frame in at.dataframe if "relative" in frame.value)
+    moved = next(frame.value for frame in unfolded(at).dataframe if "relative" in frame.value)
     assert (moved["relative"] == 0).all() and moved["values"].sum() > 1000 and "encoder layer 1" in set(moved["group"])
 
 

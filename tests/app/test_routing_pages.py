@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from dashboard import charts, opened, shown
+from dashboard import charts, opened, shown, unfolded
 
 from harmonifuse_core.routing import read_routing
 from harmonifuse_core.runs import RunFolder, write_text
@@ -13,8 +13,8 @@ VIEWS = ("tasks", "training", "difference", "groups")
 
 
 def alone(at, column: str):
-    """The table that has this column."""
-    return next(frame.value for frame in at.dataframe if column in frame.value)
+    """The table that has this column, opened if need be."""
+    return next(frame.value for frame in unfolded(at).dataframe if column in frame.value)
 
 
 def test_with_a_config_only_each_page_gives_the_next_command(bare_run):
@@ -62,7 +62,7 @@ def test_layer_weights_are_the_means_of_what_was_logged(full_run):
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_link_opens_each_view_of_the_layers(full_run, view):
     at = opened("layer_weights", view=view)
-    assert charts(at) >= 2 and at.dataframe and "is not to be had here" not in shown(at)
+    assert charts(at) >= 2 and unfolded(at).dataframe and "is not to be had here" not in shown(at)
 
 
 def test_the_slider_shows_the_step_of_the_link_and_broken_links_explain_themselves(full_run):
@@ -87,6 +87,26 @@ def test_the_explorer_draws_every_answer_and_lists_it(full_run, hostile):
     assert "7 answers fit the filter" in shown(at)
     for element in [*at.markdown, *at.caption]:
         assert hostile not in str(element.value)
+
+
+def test_a_choice_makes_the_parts_that_show_it_again_and_no_other(full_run, monkeypatch):
+    """A colour moves no row of the table, and no choice makes the boxes again."""
+    from app.components import explorer, explorer_choices
+
+    made = []
+    for module, name in ((explorer_choices, "show"), (explorer, "figure"), (explorer, "table")):
+        plain = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, _name=name, _plain=plain: (made.append(_name), _plain(*a))[1])
+    at = opened("explorer", task="ser", stage="lm")
+    assert made == ["show", "figure", "table"]
+    made.clear()
+    at.selectbox(key="choice-colour").set_value("speaker").run()
+    assert made == ["figure"] and at.query_params["colour"] == "speaker" and not at.exception
+    at = opened("explorer", task="ser", stage="lm")  # the runner's page is now the part that was made last
+    made.clear()
+    at.selectbox(key="choice-task").set_value("asr").run()
+    assert made == ["figure", "table"] and at.query_params["task"] == "asr" and not at.exception
+    assert "7 answers fit the filter" in shown(at) and len(at.dataframe[0].value) == 7
 
 
 def test_umap_of_few_answers_says_what_it_needs(full_run):

@@ -85,15 +85,6 @@ def test_results_table_reads_what_is_a_result_and_nothing_else():
     assert np.isnan(table.iloc[1].low)
 
 
-def test_main_results_put_dev_sets_last_and_many_speakers_first():
-    def scored(speakers):
-        return {"asr": {"wer": 0.1, "cer": 0.1, "utterances": 9, "speakers": speakers}}
-
-    results = tables.results_table({"a-dev": scored(99), "b-test": scored(2), "devon-test": scored(30)})
-    assert tables.main_results(results, ("wer",)).evaluation.tolist() == ["devon-test", "b-test", "a-dev"]
-    assert tables.main_results(tables.results_table({}), ("wer",)).empty
-
-
 def test_training_table_survives_damaged_rows():
     rows = [
         {"step": 1, "tasks": {"asr": {"loss": 2.0}, "ser": "x"}, "dev": {"asr.wer": 0.5}, "lr": "y"},

@@ -4,7 +4,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dashboard import charts, opened, shown, sound, switch
+from dashboard import charts, opened, shown, sound, switch, unfolded
 from factories import tone, write_wav
 
 from app.audio_folders import DATA_VARIABLE
@@ -48,7 +48,7 @@ def test_without_the_recording_everything_logged_is_there(full_run, monkeypatch,
                  "utt=u-2"):  # fmt: skip
         assert part in said
     assert charts(at) == 2
-    table = next(frame.value for frame in at.dataframe if "share" in frame.value)
+    table = next(frame.value for frame in unfolded(at).dataframe if "share" in frame.value)
     assert table.groupby(["task", "stage"]).alpha.sum().tolist() == pytest.approx([1.0] * 4, abs=1e-5)
 
 

@@ -1,4 +1,7 @@
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ import pytest
 from harmonifuse_core.data.display import envelope, mel_spectrogram
 
 RATE = 16_000
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_mel_has_one_frame_a_hop_and_peaks_where_the_tone_is():
@@ -29,6 +33,26 @@ def test_tiny_clips_draw_without_a_warning(length, n_mels):
         warnings.simplefilter("error")
         mel = mel_spectrogram(np.full(length, 0.1, "f4"), n_mels)
     assert mel.shape == (n_mels, 1 + length // 160) and np.isfinite(mel).all()
+
+
+@pytest.mark.parametrize(("seconds", "n_mels"), [(0.01, 80), (1.3, 80), (45.0, 80), (1.3, 128)])
+def test_the_spectrogram_is_librosas(seconds, n_mels):
+    librosa = pytest.importorskip("librosa")
+    waveform = np.random.default_rng(0).normal(0, 0.1, int(seconds * RATE)).astype("f4")
+    waveform *= np.linspace(0, 1, len(waveform), dtype="f4")
+    power = librosa.feature.melspectrogram(
+        y=np.pad(waveform, 512), sr=RATE, n_fft=1024, hop_length=160, win_length=400, center=False, n_mels=n_mels
+    )
+    wanted = librosa.power_to_db(power, ref=np.max, amin=1e-30, top_db=80)
+    assert mel_spectrogram(waveform, n_mels) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_server_that_draws_does_not_load_numba():
+    code = (
+        "import sys, numpy as np; from harmonifuse_core.data.display import mel_spectrogram as m; m(np.ones(9, 'f4'))"
+    )
+    code += "; assert not {'numba', 'librosa.feature'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_silence_is_the_floor():
