@@ -268,17 +268,22 @@ def axe() -> str:
     return package.AXE_SCRIPT
 
 
+def serious(page, axe: str) -> list[str]:
+    """What axe-core finds on the page as it stands."""
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [
+        f"{v['id']}: {v['help']}: {node['html'][:200]} {node.get('failureSummary', '')[:200]}"
+        for v in found if v["impact"] in SERIOUS for node in v["nodes"]
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("title", "scheme"), [*((t, "light") for t in TITLES), ("Overview", "dark"), ("Routing explorer", "dark")]
 )
 def test_axe_finds_nothing_serious_and_on_a_phone_nothing_sticks_out(visitors, axe, title, scheme):
     page = visitors.walk(title, scheme)
-    page.evaluate(axe)
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    told = [
-        f"{v['id']}: {v['help']}: {node['html'][:200]} {node.get('failureSummary', '')[:200]}"
-        for v in found if v["impact"] in SERIOUS for node in v["nodes"]
-    ]  # fmt: skip
+    told = serious(page, axe)
     assert told == [], "\n".join(told)
     page.set_viewport_size({"width": 390, "height": 900})
     page.wait_for_timeout(300)
@@ -304,6 +309,51 @@ def test_the_explorer_selects_by_lasso_and_its_link_brings_the_view_back(visit):
     again = visit(page.url.split("/", 3)[3])
     again.get_by_text("2 answers fit the filter").wait_for()
     assert again.get_by_role("combobox", name="Colour").input_value() == "Speaker"
+
+
+def test_filter_boxes_opened_by_keyboard_narrow_the_explorer_and_another_colour_drops_the_selection(visit, axe):
+    page = visit("explorer?run=full&task=ser&stage=lm&place=shape")
+    page.get_by_text("All 7 points").wait_for()
+    page.locator("summary", has_text="Filter").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("combobox", name="Speaker", exact=True).wait_for()
+    settled(page)
+    page.get_by_role("combobox", name="Speaker", exact=True).click()
+    page.get_by_role("option", name="speaker-1", exact=True).click()
+    page.get_by_text("2 answers fit the filter").wait_for()
+    page.get_by_text("All 2 points").wait_for()
+    page.wait_for_url(re.compile("speaker=speaker-1"))
+    settled(page)
+    box = page.locator(".nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.mouse.down()
+    for x, y in ((1, 0), (1, 1), (0, 1), (0, 0.02)):
+        page.mouse.move(box["x"] + 2 + x * (box["width"] - 4), box["y"] + 2 + y * (box["height"] - 4), steps=6)
+    page.mouse.up()
+    page.get_by_text("2 selected").wait_for()
+    page.get_by_role("combobox", name="Colour").click()
+    page.get_by_role("option", name="Speaker", exact=True).click()
+    page.get_by_text("All 2 points").wait_for()
+    settled(page)
+    assert serious(page, axe) == []
+    page.get_by_role("combobox", name="Speaker", exact=True).click()
+    page.get_by_role("option", name="any", exact=True).click()
+    page.get_by_text("7 answers fit the filter").wait_for()
+    assert "speaker=" not in page.url and "colour=speaker" in page.url
+
+
+def test_a_table_behind_a_line_is_made_when_the_keyboard_opens_it(visit, axe):
+    page = visit("layers?run=full")
+    page.get_by_text("Table of numbers").wait_for()
+    settled(page)
+    assert page.get_by_test_id("stDataFrame").count() == 0
+    page.locator("summary", has_text="Table of numbers").focus()
+    page.keyboard.press("Enter")
+    page.locator("[data-testid=stDataFrame] canvas").first.wait_for()
+    settled(page)
+    assert serious(page, axe) == []
+    page.keyboard.press("Enter")
+    page.get_by_test_id("stDataFrame").wait_for(state="detached")
 
 
 @pytest.mark.parametrize(
