@@ -79,7 +79,7 @@ class TrainingConfig:
         patience: dev scores in a row without a better joint one before training stops (0: never).
         export: the weights that the run ends with: `last`, or `best` (joint; needs keep_best).
         precision: of the matrix products: `auto` (bfloat16 by autocast on a GPU, else float32), `float32`, `bfloat16`
-            (pays on a CPU with AMX too). Weights and their updates are float32 always.
+            (for a CPU that computes in it, AMX). Weights and their updates are float32 always.
     """
 
     steps: int = 1000

@@ -99,8 +99,8 @@ def table(run: RunFolder, files: RoutingFiles, index: RoutingIndex) -> None:
     except ValueError:
         return  # said where the figure would stand
     if found.total:
-        rows = _rows(run, found, view, _selection(run, found, view))
-        if identifier := rows or state.link().utterance:
+        chosen = _rows(run, found, view, _selection(run, found, view))
+        if identifier := chosen or state.link().utterance:
             heard(run, found.table, identifier)
 
 

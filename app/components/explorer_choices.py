@@ -17,6 +17,7 @@ FIGURE, TABLE = "explorer-figure-part", "explorer-table-part"  # keys of the fra
 COLOURS = FIELDS | {name: name.capitalize() for name in NUMBERS} | {"entropy": "Entropy", "centre": "Centre of mass"}
 SIZES = tuple(str(size) for size in MOST_POINTS)
 TEXT = "text"
+SELECTED = "explorer-selected"  # places of the selected points, as the table shows them
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,6 @@ def _narrowed() -> None:
 def _coloured() -> None:
     """Colours change no row; but another figure starts without a selection, which the table would still show."""
     st.rerun([FIGURE, TABLE] if st.session_state.get(SELECTED) else [FIGURE])
-
-
-SELECTED = "explorer-selected"  # places of the selected points, as the table shows them
 
 
 def _filter(index: RoutingIndex) -> None:

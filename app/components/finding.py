@@ -40,18 +40,32 @@ def analysis(run: RunFolder, name: str, title: str, why: str) -> Finding | None:
 
 def verdicts(key: str, found: Sequence[Verdict]) -> None:
     """Cards in pairs: what it is about, the verdict in words, the numbers behind it. All of it plain text."""
-    for first in range(0, len(found), PAIR):
-        for place, column in enumerate(st.columns(PAIR, gap="small")):
-            if first + place >= len(found):
-                continue
-            verdict = found[first + place]
-            with column, st.container(key=f"plain-verdict-{key}-{first + place}", border=True, gap="xsmall"):
-                st.text(verdict.about)
-                with st.container(key=f"plain-verdictword-{key}-{first + place}"):
-                    st.text(verdict.verdict[:1].upper() + verdict.verdict[1:])
-                evidence = st.expander("The numbers behind it")
-                with evidence, st.container(key=f"plain-evidence-{key}-{first + place}"):
-                    st.text(verdict.evidence)
+
+    def card(place: int, verdict: Verdict) -> None:
+        with st.container(key=f"plain-verdict-{key}-{place}", border=True, gap="xsmall"):
+            st.text(verdict.about)
+            verdict_and_evidence(f"{key}-{place}", verdict.verdict, verdict.evidence)
+
+    in_pairs(found, card)
+
+
+def in_pairs(items: Sequence, show: Callable) -> None:
+    """`show(place, item)` for each item, two side by side."""
+    for first in range(0, len(items), PAIR):
+        for place, column in enumerate(st.columns(PAIR, gap="small"), first):
+            if place < len(items):
+                with column:
+                    show(place, items[place])
+
+
+def verdict_and_evidence(key: str, verdict: str, evidence: str, source: str = "") -> None:
+    """The verdict in words, what it goes back to, and behind a line the numbers."""
+    with st.container(key=f"plain-verdictword-{key}"):
+        st.text(verdict[:1].upper() + verdict[1:])
+    if source:
+        st.text(f"Source: {source}")
+    with st.expander("The numbers behind it"), st.container(key=f"plain-evidence-{key}"):
+        st.text(evidence)
 
 
 def basis(key: str, finding: Finding) -> None:

@@ -65,11 +65,7 @@ def claims(found: Finding, stem: str) -> None:
     st.text(counted(values(claimed, "verdict"), list(claimed.get("verdict", [])), "claim"))
     st.text(counted(values(table, "verdict"), list(table.get("verdict", [])), "comparison"))
     stated = claimed.to_dict("records")
-    for first in range(0, len(stated), finding.PAIR):
-        for place, column in enumerate(st.columns(finding.PAIR, gap="small"), first):
-            if place < len(stated):
-                with column:
-                    _claim(place, stated[place])
+    finding.in_pairs(stated, _claim)
     limits = finding.picked("Interval of", list(INTERVALS), "study-limits", shown=INTERVALS.get)
     numbers = {claim.get("claim"): place for place, claim in enumerate(stated, 1)}
     drawn = estimates(table, "benefit", lambda row: f"{numbers.get(row['claim'], '?')}. {compared(row)}", limits=limits)
@@ -87,15 +83,10 @@ def counted(kinds: list[str], verdicts: list, what: str) -> str:
 
 
 def _claim(place: int, claim: dict) -> None:
-    text, verdict, evidence = (str(claim.get(name) or "") for name in ("text", "verdict", "evidence"))
+    text, verdict, evidence, source = (str(claim.get(k) or "") for k in ("text", "verdict", "evidence", "source"))
     with st.container(key=f"plain-claim-{place}", border=True, gap="xsmall"):
         st.text(f"{place + 1}. {text}")
-        with st.container(key=f"plain-verdictword-claim-{place}"):
-            st.text(verdict[:1].upper() + verdict[1:])
-        if isinstance(claim.get("source"), str) and claim["source"]:
-            st.text(f"Source: {claim['source']}")
-        with st.expander("The numbers behind it"), st.container(key=f"plain-evidence-claim-{place}"):
-            st.text(evidence)
+        finding.verdict_and_evidence(f"claim-{place}", verdict, evidence, source)
 
 
 def compared(row) -> str:

@@ -110,7 +110,7 @@ def weights(found: Finding, stem: str) -> None:
 
 
 def parameters(one: RunFolder, two: RunFolder) -> None:
-    """Asked for by a button: it reads both models' files."""
+    """Asked for by a switch: it reads both models' files."""
     if not st.toggle("Compare the weight files of both runs", key="versus-parameters"):
         return
     try:

@@ -257,6 +257,7 @@ class InterleavedBatches:
         return batches, chosen
 
     def _mixes(self, examples: Sequence[Example]) -> bool:
+        """Whether one utterance's sound may need the others'."""
         settings = [self.data.augment.changed(e.corpus.augment) for e in examples]
         return any(s.mixup_probability or s.babble_probability for s in settings)
 

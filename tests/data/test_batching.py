@@ -221,6 +221,36 @@ def test_time_warp_is_kept_from_utterances_with_a_teacher(tmp_path):
     assert torch.allclose(lengths[False] / plain, torch.tensor(1 / 0.9), atol=1e-3)
 
 
+def test_a_corpus_own_augmentation_replaces_that_of_all(tmp_path):
+    asr, _ = tiny_corpus(tmp_path)
+    for changes, factor in (({}, 0.9), ({"speed": [1.1]}, 1.1), ({"speed": []}, 1.0)):
+        rows = load_examples(corpus(asr, augment=changes), ASR, DATA, {})
+        rngs = [generator(i) for i in range(len(rows))]
+        settings = AugmentConfig(speed=(0.9,))
+        batch = collate(rows, ASR, byte_tokenizer(), lambda u: decode_waveform(u.audio), rngs, settings)
+        plain = torch.tensor([round(u.duration * 16_000) for u in read_manifest(asr)])
+        assert torch.allclose(batch.lengths / plain, torch.tensor(1 / factor), atol=1e-3)
+
+
+def test_babble_is_the_batchs_own_speech_and_the_same_in_one_process_and_in_two(tmp_path):
+    asr, _ = tiny_corpus(tmp_path, n=8)
+    loud = {"babble_probability": 1.0, "babble_snr_db": [0, 0]}
+    settings = TrainingConfig(batch_size={"asr": 4})
+
+    def source(changes):
+        data = replace(DATA, train=(corpus(asr, augment=changes),))
+        return InterleavedBatches(data, settings, (ASR,), byte_tokenizer())
+
+    whole, clean = source(loud).step(0)[0]["asr"], source({}).step(0)[0]["asr"]
+    assert whole.ids == clean.ids and torch.equal(whole.lengths, clean.lengths)
+    for row, own, length in zip(whole.waveforms, clean.waveforms, whole.lengths, strict=True):
+        assert (row - own)[:length].std() > 0.3 * own[:length].std()
+    for part in (0, 1):
+        half = source(loud).step(0, part, 2)[0]["asr"]
+        assert list(half.ids) == list(whole.ids[part::2])
+        assert torch.equal(half.waveforms, whole.rows(range(part, 4, 2)).waveforms)
+
+
 def test_waveforms_are_padded_with_silence_behind():
     waveforms, lengths = pad_waveforms([np.ones(3, np.float32), np.full(5, 2, np.float32)[::2]])
     assert waveforms.tolist() == [[1, 1, 1], [2, 2, 2]] and lengths.tolist() == [3, 3]
