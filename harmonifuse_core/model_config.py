@@ -21,6 +21,8 @@ class EncoderConfig:
         finetune: `frozen` (eval mode, no gradient), `all`, `top-K` (the last K blocks), or `lora-R` (a change of rank
             R to the feed-forward layers of every block; the pre-trained weights stay).
         tail_seconds: silence put behind the speech before encoding; Whisper finds the end of the speech by it.
+        silence_frames: Whisper only: frames spread over the rest of its 30 s window, each of which counts in every
+            attention as often as the frames of silence that it stands for. 0: Whisper hears nothing behind the tail.
         gradient_checkpointing: trade time for memory when fine-tuning.
     """
 
@@ -29,6 +31,7 @@ class EncoderConfig:
     overrides: dict = field(default_factory=dict)
     finetune: str = "frozen"
     tail_seconds: float = 0.0
+    silence_frames: int = 0
     gradient_checkpointing: bool = False
 
     def __post_init__(self):
@@ -41,6 +44,8 @@ class EncoderConfig:
             raise ValueError("encoder.overrides change the architecture: they need encoder.weights: random")
         if not 0 <= self.tail_seconds <= 5:
             raise ValueError(f"encoder.tail_seconds is {self.tail_seconds}; use 0 to 5 seconds")
+        if not 0 <= self.silence_frames <= 256:
+            raise ValueError(f"encoder.silence_frames is {self.silence_frames}; use 0 to 256, 16 are enough")
 
 
 @dataclass(frozen=True)

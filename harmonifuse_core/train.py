@@ -13,10 +13,10 @@ import torch
 from harmonifuse_core.allocation import keep_freed_memory
 from harmonifuse_core.config import load_yaml, save_yaml
 from harmonifuse_core.model.harmonifuse import build_model
-from harmonifuse_core.model.weights import load_shards
 from harmonifuse_core.runs import RunFolder, environment, save_model, write_json
 from harmonifuse_core.training.loop import Trainer, TrainingError
 from harmonifuse_core.training.processes import Processes
+from harmonifuse_core.training.starting import start_from
 from harmonifuse_core.training.tracking import Trackers, installed_trackers
 
 
@@ -26,6 +26,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", required=True, help="run folder to write, e.g. runs/mine")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of --run")
     parser.add_argument("--init", metavar="RUN", help="start from this run's weights; what it lacks starts afresh")
+    parser.add_argument(
+        "--init-share", type=float, default=1.0, metavar="S",
+        help="take S of --init and 1 - S of what starts pre-trained or at a set value; at 1 nothing of it",
+    )  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--trackers", default="", metavar="A,B",
@@ -53,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         torch.manual_seed(config.training.seed)
         model = build_model(config.model)
         if options.init:
-            fresh = load_shards(model, RunFolder(options.init).model, may_lack=True)
+            fresh = start_from(model, RunFolder(options.init).model, options.init_share)
             logging.info("%s lacks, so they start afresh: %s", options.init, ", ".join(fresh) or "none")
         chosen = options.trackers or installed_trackers()
         if chosen != "none":  # in all processes; the main one alone writes
@@ -61,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         trainer = Trainer(config, model, run, options.device, options.resume, processes, trackers)
         if processes.is_main:
             save_yaml(config, run.config_file)
-            record = {"seed": config.training.seed, "init": options.init, "processes": processes.count}
+            init = {"init": options.init, "init_share": options.init_share}
+            record = {"seed": config.training.seed, **init, "processes": processes.count}
             write_json(run.environment_file, environment() | record)
         model = trainer.run()
         if processes.is_main:

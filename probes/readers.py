@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from harmonifuse_core.config import EncoderConfig
 from harmonifuse_core.data.batching import pad_waveforms
 from harmonifuse_core.model.decoding import greedy
-from harmonifuse_core.model.encoder import EncoderStates, SpeechEncoder, build_encoder
+from harmonifuse_core.model.encoder import build_encoder
 from harmonifuse_core.model.frontend import LogMel
 from harmonifuse_core.model.fusion import Fused
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.model.speech_encoder import EncoderStates, SpeechEncoder
 from probes import signal
 
 VERSION = 1  # of what the arrays mean
@@ -58,7 +59,8 @@ class EncoderReader:
 
     def __init__(self, encoder: SpeechEncoder, max_seconds: float = 30.0):
         self.encoder, self.max_seconds = encoder, max_seconds
-        self.digest = digest_of(encoder, "encoder", encoder.config.tail_seconds)
+        behind = [encoder.config.silence_frames] if encoder.config.silence_frames else []
+        self.digest = digest_of(encoder, "encoder", encoder.config.tail_seconds, *behind)
 
     @torch.inference_mode()
     def read(self, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

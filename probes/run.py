@@ -25,8 +25,9 @@ from harmonifuse_core.analysis.result import AnalysisResult, plain, short, write
 from harmonifuse_core.config import EncoderConfig
 from harmonifuse_core.inference.selection import Selection, add_selection_arguments, selections_of
 from harmonifuse_core.inference.sources import Source
-from harmonifuse_core.model.encoder import SpeechEncoder, build_encoder
+from harmonifuse_core.model.encoder import build_encoder
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.model.speech_encoder import SpeechEncoder
 from harmonifuse_core.runs import RunFolder, environment, load, write_json, write_text
 from probes.crossvalidation import KINDS
 from probes.erasing_run import erase, erase_layers

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from harmonifuse_core.analysis.result import AnalysisResult
-from harmonifuse_core.model.encoder import SpeechEncoder
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.model.speech_encoder import SpeechEncoder
 from probes.features import Corpus, FeatureCache, Reader
 from probes.folds import check_groups
 from probes.probing import Material, Options, Outcome, Representation, majority, prepare, probe

@@ -11,9 +11,9 @@ from harmonifuse_core.analysis.material import SpeechBatch, Spoken
 from harmonifuse_core.config import GateConfig, LMConfig, ModelConfig
 from harmonifuse_core.data.manifest import Utterance
 from harmonifuse_core.inference.sources import Source
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.model.lm import LanguageModel, LMStates
+from harmonifuse_core.model.speech_encoder import EncoderStates
 from harmonifuse_core.model.tokenizer import byte_tokenizer
 from harmonifuse_core.tasks import TaskConfig
 

@@ -29,8 +29,8 @@ from torch import Tensor
 
 from harmonifuse_core.analysis.explained_answer import ExplainedAnswer, explain_answer
 from harmonifuse_core.analysis.prompt_embedding import input_embedding
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.model.speech_encoder import EncoderStates
 
 ABLATION, GRADIENTS = "ablation", "integrated_gradients"
 OVER = LAYER, FRAME, TOKEN = ("layer", "frame", "token")

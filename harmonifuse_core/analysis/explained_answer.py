@@ -20,9 +20,9 @@ from harmonifuse_core.analysis.prompt_embedding import forced_with_embeddings, i
 from harmonifuse_core.data.audio import SAMPLE_RATE
 from harmonifuse_core.model.beam_search import beam_search
 from harmonifuse_core.model.decoding import greedy
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.model.lm import LMStates
+from harmonifuse_core.model.speech_encoder import EncoderStates
 from harmonifuse_core.tasks import TaskConfig
 
 NEVER = -1e9  # logit of a token that decoding forbids; finite, so that no gradient turns NaN

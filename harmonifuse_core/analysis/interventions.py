@@ -16,10 +16,10 @@ from torch import Tensor
 from harmonifuse_core.analysis.material import SpeechBatch
 from harmonifuse_core.metrics import WordErrors, word_errors
 from harmonifuse_core.model.decoding import greedy
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.fusion import Fused, Survey
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.model.lm import LMStates
+from harmonifuse_core.model.speech_encoder import EncoderStates
 from harmonifuse_core.randomness import generator
 
 STAGES = ("encoder", "lm")

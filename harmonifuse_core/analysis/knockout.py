@@ -19,8 +19,8 @@ from harmonifuse_core.data.manifest import Utterance
 from harmonifuse_core.data.segmentation import segment
 from harmonifuse_core.inference.predict import Answers, PredictOptions, answer_task, encode
 from harmonifuse_core.inference.sources import Source
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, HarmoniFuseOutput
+from harmonifuse_core.model.speech_encoder import EncoderStates
 from harmonifuse_core.tasks import TaskConfig
 
 

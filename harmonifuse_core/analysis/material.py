@@ -16,8 +16,8 @@ from harmonifuse_core.inference.evaluation import task_label
 from harmonifuse_core.inference.predict import encode
 from harmonifuse_core.inference.selection import Selection
 from harmonifuse_core.inference.sources import Source
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.model.speech_encoder import EncoderStates
 from harmonifuse_core.tasks import CTC, TaskConfig
 
 ENCODE_SECONDS = 40.0

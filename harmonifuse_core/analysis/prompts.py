@@ -17,9 +17,9 @@ from harmonifuse_core.analysis.prompt_tables import NAME, QUESTION, summarise
 from harmonifuse_core.analysis.registry import Analysis, AnalysisOptions
 from harmonifuse_core.metrics import normalize_text, word_errors
 from harmonifuse_core.model.decoding import greedy
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.fusion import Fused
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.model.speech_encoder import EncoderStates
 from harmonifuse_core.routing import jensen_shannon
 from harmonifuse_core.tasks import TaskConfig
 

@@ -13,10 +13,10 @@ from harmonifuse_core.data.segmentation import segment
 from harmonifuse_core.inference.parallel import cpu_workers, length_batches, shared_batches, side_by_side
 from harmonifuse_core.model.beam_search import beam_search
 from harmonifuse_core.model.decoding import greedy
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.fusion import Survey
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, HarmoniFuseOutput, LayerWeights
 from harmonifuse_core.model.heads import ctc_greedy
+from harmonifuse_core.model.speech_encoder import EncoderStates
 
 Answers = dict[str, HarmoniFuseOutput]  # by task
 

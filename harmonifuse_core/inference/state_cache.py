@@ -18,9 +18,9 @@ from torch import Tensor
 
 from harmonifuse_core.config import AugmentConfig
 from harmonifuse_core.data.state_store import StateStore
-from harmonifuse_core.model.encoder import EncoderStates, SpeechEncoder
 from harmonifuse_core.model.frontend import mask_spans
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.model.speech_encoder import EncoderStates, SpeechEncoder
 
 FORMAT = "states-1"
 FULL_SCALE = 32767
@@ -111,8 +111,10 @@ def _description(encoder: SpeechEncoder) -> dict:
     """What the states depend on beside the weights."""
     fields = json.loads(encoder.hf_config.to_json_string(use_diff=False))
     fields = {k: v for k, v in sorted(fields.items()) if k not in NO_PART and not k.startswith("_")}
-    tail = encoder.config.tail_seconds
-    return {"format": FORMAT, "name": Path(encoder.config.name).name, "tail_seconds": tail, "config": fields}
+    name, behind = Path(encoder.config.name).name, {"tail_seconds": encoder.config.tail_seconds}
+    if encoder.config.silence_frames:
+        behind["silence_frames"] = encoder.config.silence_frames
+    return {"format": FORMAT, "name": name, **behind, "config": fields}
 
 
 def encoder_key(encoder: SpeechEncoder, description: dict) -> str:

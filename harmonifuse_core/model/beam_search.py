@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from harmonifuse_core.model.decoding import Forbidden, Generated, collect, repeats, token_limit
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.fusion import Fused
+from harmonifuse_core.model.speech_encoder import EncoderStates
 
 MARGIN = 2.0  # nats that a hypothesis may lie behind the best one
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.fusion import Fused
+from harmonifuse_core.model.speech_encoder import EncoderStates
 
 LOOP_PERIODS, LOOP_TOKENS = 3, 12  # a phrase that stands three times in a row over at least 12 tokens is a loop
 

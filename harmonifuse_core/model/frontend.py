@@ -52,6 +52,12 @@ class LogMel(nn.Module):
         return mel * valid[:, None], frames
 
 
+def silence_level(mel: Tensor, frames: Tensor) -> Tensor:
+    """The value (B,) that silence has in every bin of log-mel (B, bins, 2T) with 2 * `frames` (B,) valid steps."""
+    valid = torch.arange(mel.shape[2], device=mel.device) < 2 * frames[:, None]
+    return (mel.masked_fill(~valid[:, None], -torch.inf).amax(dim=(1, 2)) - 2.0).clamp(min=-1.5)
+
+
 def normalise_waveforms(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """Zero mean and unit variance over each clip's own samples; zero behind (transformers' `do_normalize`)."""
     valid = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]

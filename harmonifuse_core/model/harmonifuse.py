@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from harmonifuse_core.config import AugmentConfig, ModelConfig
 from harmonifuse_core.data.batching import TaskBatch
-from harmonifuse_core.model.encoder import EncoderStates, SpeechEncoder, WhisperSpeechEncoder, build_encoder
+from harmonifuse_core.model.encoder import build_encoder
 from harmonifuse_core.model.fusion import Fused, GatedEncoderFusion, PromptAdaptiveFusion, Survey
 from harmonifuse_core.model.heads import build_heads, classification_loss, ctc_loss, transcription_loss
 from harmonifuse_core.model.lm import LanguageModel, LMStates
 from harmonifuse_core.model.prefix_lm import build_prefix_lm
+from harmonifuse_core.model.speech_encoder import EncoderStates, SpeechEncoder
+from harmonifuse_core.model.whisper_encoder import WhisperSpeechEncoder
 from harmonifuse_core.model.whisper_lm import build_whisper_lm
 
 
@@ -159,6 +161,7 @@ def build_model(config: ModelConfig, *, encoder_hf=None, lm_hf=None, tokenizer=N
         _adopt_norm(model.gate.norm, encoder.body.layer_norm)
         del encoder.body.layer_norm
     if config.lm.kind == "whisper":
+        lm.silence = getattr(encoder, "silence", None)
         _adopt_norm(model.fusion.norm, lm.body.layer_norm)
         del lm.body.layer_norm
     else:

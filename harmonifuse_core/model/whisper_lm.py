@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperModel
 
 from harmonifuse_core.config import LMConfig
-from harmonifuse_core.model.encoder import read_hf_config, split_heads
+from harmonifuse_core.model.encoder import read_hf_config
 from harmonifuse_core.model.lm import LanguageModel, LMStates, answer_positions, pad_ids, pooled_positions
+from harmonifuse_core.model.silence import Silence
 from harmonifuse_core.model.standardise import RunningStandardise
 from harmonifuse_core.model.tokenizer import TextTokenizer, load_tokenizer
+from harmonifuse_core.model.whisper_encoder import split_heads
 
 KEEP_SPEECH = 0.7  # of the utterances held must be left, or the speech of the others is dropped
 MULTILINGUAL_VOCABULARY = 51865  # OpenAI's English-only checkpoints have 51864
@@ -110,6 +112,7 @@ class WhisperLM(LanguageModel):
     def __init__(self, config: LMConfig, hf_config, tokenizer: TextTokenizer, body: nn.Module, speech_width: int):
         super().__init__(config, hf_config, tokenizer)
         self.body = body
+        self.silence: Silence | None = None  # the encoder's, where it has one
         self.width, self.layers = hf_config.d_model, hf_config.decoder_layers
         self.max_positions = hf_config.max_target_positions
         self.bridge = nn.Identity() if speech_width == self.width else nn.Linear(speech_width, self.width)
@@ -125,7 +128,9 @@ class WhisperLM(LanguageModel):
         return nn.functional.linear(fused, words)
 
     def _memory(self, speech: Tensor, mask: Tensor):
-        """The speech (B, T, D), its cross-attention keys and values a layer, and its (B, 1, 1, T) mask or None."""
+        """The speech (B, T, D), its cross-attention keys and values a layer, and its (B, 1, 1, T) mask or None.
+
+        With the encoder's silence, the mask holds what is added to the scores."""
         speech = self.bridge(speech)
         cross = []
         for block in self.body.layers:
@@ -134,6 +139,8 @@ class WhisperLM(LanguageModel):
             if not torch.is_grad_enabled():  # every decoding step reads them again: a head's lie together in memory
                 pair = (part.contiguous() for part in pair)
             cross.append(tuple(pair))
+        if self.silence is not None:
+            return speech, cross, self.silence.scores(mask).to(cross[0][0].dtype)
         return speech, cross, None if bool(mask.all()) else mask[:, None, None, :]
 
     def _embed(self, ids: Tensor, offset: int) -> Tensor:
@@ -191,8 +198,9 @@ class WhisperLM(LanguageModel):
         return LMStates(answer_positions(states, [n - 1 for n in lengths], count), pooled)
 
     def cross_attention(self, speech, ids: list[int], frames: int) -> Tensor:
-        speech, cross, _ = self._memory(speech, torch.ones(speech.shape[:2], dtype=torch.bool, device=speech.device))
-        cache = WhisperCache(cross, None, queries=[])
+        mask = torch.ones(speech.shape[:2], dtype=torch.bool, device=speech.device)
+        speech, cross, speech_mask = self._memory(speech, mask)
+        cache = WhisperCache(cross, speech_mask, queries=[])
         self._blocks(self._embed(torch.tensor([ids], device=speech.device), 0), cache)
         scores = [q @ k[:, :, :frames].mT / q.shape[-1] ** 0.5 for q, (k, _) in zip(cache.queries, cross, strict=True)]
         return torch.softmax(torch.cat(scores).float(), -1)

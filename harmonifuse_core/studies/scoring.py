@@ -16,8 +16,8 @@ from harmonifuse_core.inference.parallel import length_batches
 from harmonifuse_core.inference.predict import PredictOptions, answer_task
 from harmonifuse_core.inference.sources import Source
 from harmonifuse_core.metrics import word_errors
-from harmonifuse_core.model.encoder import EncoderStates
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, HarmoniFuseOutput
+from harmonifuse_core.model.speech_encoder import EncoderStates
 from harmonifuse_core.studies.plan import EvaluationSet, Study
 from harmonifuse_core.tasks import TaskConfig
 

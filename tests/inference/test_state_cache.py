@@ -81,6 +81,7 @@ def test_a_model_answers_as_without_and_a_saved_run_finds_the_states(tmp_path, m
 def test_other_weights_or_another_tail_never_share_states(tmp_path):
     variants = [tiny_model("prefix"), tiny_model("prefix", seed=1)]
     variants.append(tiny_model("prefix", model__encoder__tail_seconds=0.3))
+    variants.append(tiny_model("prefix", model__encoder__silence_frames=4))
     for number, model in enumerate(variants, 1):
         cache = attach_state_cache(model, tmp_path)
         fill(model, CLIPS[:1])

@@ -11,9 +11,10 @@ from transformers import AutoFeatureExtractor, AutoModel, Wav2Vec2FeatureExtract
 from harmonifuse_core import load
 from harmonifuse_core.config import AugmentConfig, EncoderConfig
 from harmonifuse_core.data.batching import pad_waveforms
-from harmonifuse_core.model.encoder import SpeechEncoder, build_encoder
+from harmonifuse_core.model.encoder import build_encoder
 from harmonifuse_core.model.frontend import LogMel, mask_spans, normalise_waveforms
 from harmonifuse_core.model.harmonifuse import build_model
+from harmonifuse_core.model.speech_encoder import SpeechEncoder
 from harmonifuse_core.runs import RunFolder, save_model
 
 WAVEFORM = ["wavlm", "wavlm-large", "hubert", "hubert-large", "wav2vec2", "wav2vec2-large"]

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from factories import tiny_config, tiny_corpus, tiny_run
 
@@ -40,6 +41,34 @@ def test_what_the_other_run_lacks_starts_afresh_and_is_named_in_the_log(tmp_path
     second = load(tmp_path / "second").state_dict()
     assert all(torch.equal(t, second[n]) for n, t in load(first).state_dict().items() if "standardise" not in n)
     assert "lm.speech_token.project_heads.weight" in second
+
+
+def test_a_share_of_the_other_run_mixes_what_has_a_start_of_its_own(tmp_path):
+    first = tiny_run(tmp_path, "first", "whisper", seed=3)
+    given, weights = arguments(tmp_path, first.path, tmp_path / "second"), {}
+    for share in (0, 0.25, 1):
+        run = tmp_path / f"second-{share}"
+        assert main([*given, "--run", str(run), "--init-share", str(share), "model.gate.last_logit=2"]) == 0
+        assert json.loads(RunFolder(run).environment_file.read_text())["init_share"] == share
+        weights[share] = load(run).state_dict()
+    mixed = {"encoder.body.layers.0.fc1.weight", "lm.body.layers.0.fc1.weight", "gate.logits", "fusion.task_bias"}
+    for name, untrained in weights[0].items():
+        if name.startswith(("encoder.body", "lm.body", "gate.norm", "fusion.norm")) or name in mixed:
+            between = 0.25 * weights[1][name] + 0.75 * untrained
+            torch.testing.assert_close(weights[0.25][name], between, atol=2e-3, rtol=2e-3)  # saved as float16
+            mixed.discard(name)
+        else:
+            assert torch.equal(weights[0.25][name], weights[1][name]), name
+    assert not mixed and weights[0]["gate.logits"][0].tolist()[-1] == 2
+    assert not torch.equal(weights[1]["gate.logits"], weights[0]["gate.logits"])
+
+
+@pytest.mark.parametrize("share", ["1.5", "-0.1"])
+def test_a_share_that_is_none_is_refused(tmp_path, capsys, share):
+    first = tiny_run(tmp_path, "first", "whisper", seed=3)
+    given = arguments(tmp_path, first.path, tmp_path / "second")
+    assert main([*given, f"--init-share={share}"]) == 1
+    assert f"--init-share is {share}; use 0" in capsys.readouterr().err
 
 
 def test_a_run_without_weights_is_refused(tmp_path, capsys):
