@@ -22,6 +22,7 @@ integrated gradients do, up to `convergence_delta`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ OVER = LAYER, FRAME, TOKEN = ("layer", "frame", "token")
 METHODS = tuple(f"{over}_{how}" for over in OVER for how in (ABLATION, GRADIENTS))
 BASELINES = ("zero", "mean")
 FRAMES_PER_SECOND = 50  # of all encoders here
+SILENCE = "silence behind"
 WINDOW_SECONDS = 0.1
 TOGETHER, MOST_VALUES = 16, 2**25  # perturbed copies in one forward pass, and their numbers at most (128 MB)
 STEPS = 32
@@ -183,11 +185,16 @@ def explained_input(
     value, function = answer.speech, answer.of_speech
     floor = (value.mean(0) if baseline == "mean" else torch.zeros_like(value[0])).expand_as(value)
     width = max(1, round(window_seconds * FRAMES_PER_SECOND)) if windows else 1
-    groups = torch.arange(len(value), device=value.device) // width
-    starts = np.arange(0, len(value), width) / FRAMES_PER_SECOND
-    ends = np.minimum(starts + width / FRAMES_PER_SECOND, len(value) / FRAMES_PER_SECOND)
-    names = tuple(f"{a:.2f}-{b:.2f} s" for a, b in zip(starts, ends, strict=True))
-    return ExplainedInput(function, value, floor.clone(), groups[:, None]), names, np.stack([starts, ends], 1)
+    silence = getattr(answer.model.encoder, "silence", None)  # its frames are one group behind the others
+    own = len(value) - (silence.frames if silence else 0)
+    groups = torch.arange(len(value), device=value.device).clamp(max=own - 1) // width
+    groups[own:] += 1
+    edges = np.append(np.arange(0, own, width), [own, len(value)] if silence else own) / FRAMES_PER_SECOND
+    names = [f"{a:.2f}-{b:.2f} s" for a, b in pairwise(edges)]
+    if silence:
+        names[-1] = SILENCE
+    seconds = np.stack([edges[:-1], edges[1:]], 1)
+    return ExplainedInput(function, value, floor.clone(), groups[:, None]), tuple(names), seconds
 
 
 def _index(value: Tensor) -> Tensor:

@@ -186,6 +186,19 @@ def test_integrated_gradients_add_up(kind, over):
     assert abs(found.convergence_delta) < 0.05 * max(1.0, abs(total))
 
 
+@pytest.mark.parametrize("width", [0.1, 0.02])
+def test_the_silence_behind_whispers_speech_is_one_part(width):
+    model = tiny_model("whisper", model__encoder__silence_frames=7, model__encoder__tail_seconds=0.1)
+    own = -(-len(CLIP) // 320) + 5
+    found = attribute(model, CLIP, "ser", "frame_ablation", window_seconds=width)
+    assert found.names[-1] == "silence behind" and found.names.count("silence behind") == 1
+    assert len(found.scores) == -(-own // round(50 * width)) + 1
+    assert found.seconds[-1].tolist() == pytest.approx([own / 50, (own + 7) / 50])
+    assert found.seconds[-2][1] == found.seconds[-1][0] and found.seconds[0].tolist() == pytest.approx([0, width])
+    every = found.inputs.at(torch.zeros(1, len(found.scores), dtype=torch.bool))
+    assert float(every) == pytest.approx(found.baseline_value, abs=1e-5)  # the parts together are all of the sound
+
+
 def test_one_token_of_the_transcript_and_one_class_may_be_the_target():
     model = tiny_model("whisper")
     whole = explain_answer(model, CLIP, "asr")
