@@ -18,6 +18,7 @@ from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.runs import RunError, RunFolder, environment, load, save_model, write_json
 
 HEADS_OUTPUT = "lm.speech_token.project_heads.weight"  # zero in a run that has no heads
+STARTS = ("last_logit", "last_logit_tasks")  # of training: they decide no shape
 ADDED = tuple(f"lm.speech_token.{part}" for part in ("attention", "standardise_heads", "project_heads"))
 
 
@@ -90,7 +91,8 @@ def _architecture(config: Config) -> dict:
     """What decides the shapes; where weights came from, losses and prompts do not."""
     model = to_dict(config.model)
     tasks = [{key: task[key] for key in ("name", "kind", "labels")} for task in model["tasks"]]
-    return {"gate": model["gate"], "lm": model["lm"] | {"speech_token_heads": 0}, "tasks": tasks}
+    gate, lm = ({k: v for k, v in model[part].items() if k not in STARTS} for part in ("gate", "lm"))
+    return {"gate": gate, "lm": lm | {"speech_token_heads": 0}, "tasks": tasks}
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from factories import tiny_model
+from factories import tiny_model, tiny_run
 from torch import nn
 
 from harmonifuse_core.average import average_models, main
+from harmonifuse_core.runs import load
 
 
 def model(value: float, width: int = 2) -> nn.Module:
@@ -64,3 +65,15 @@ def test_command_refuses_and_writes_nothing(tmp_path, capsys):
     assert main(["--run", str(tmp_path / "none"), "--output", str(output), "other=half"]) == 1
     assert "'half' is not a weight" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_runs_whose_gates_started_elsewhere_are_averaged_and_other_ones_refused(tmp_path, capsys):
+    starts = {"model__gate__last_logit": 3.0, "model__lm__last_logit": 3.0, "model__encoder__silence_frames": 4}
+    first, second = tiny_run(tmp_path, "first", **starts), tiny_run(tmp_path, "second", seed=1)
+    assert main(["--run", str(first.path), "--output", str(tmp_path / "mean"), f"{second.path}=0.25"]) == 0
+    states = [load(run).state_dict()["gate.logits"] for run in (first, second, tmp_path / "mean")]
+    torch.testing.assert_close(states[2], 0.75 * states[0] + 0.25 * states[1], atol=2e-3, rtol=2e-3)
+    assert load(tmp_path / "mean").encoder.silence.frames == 4  # the encoder's settings are those of --run
+    other = tiny_run(tmp_path, "other", model__gate__mode="shared")
+    assert main(["--run", str(first.path), "--output", str(tmp_path / "none"), str(other.path)]) == 1
+    assert "has another model section" in capsys.readouterr().err and not (tmp_path / "none").exists()
