@@ -180,7 +180,9 @@ def test_a_recording_becomes_text_emotion_and_alpha_and_a_prompt_moves_it(listen
     prompt.fill("Something else entirely, please")
     prompt.press("Control+Enter")
     page.get_by_text("What changed against the default prompt").wait_for()
-    change = re.search(r"LM alpha: largest change (0\.\d+)", page.inner_text("body"))
+    told = re.compile(r"LM alpha: largest change (0\.\d+)")
+    page.get_by_text(told).first.wait_for()  # the heading is drawn before it
+    change = told.search(page.inner_text("body"))
     assert change and float(change[1]) > 0.001
     page.get_by_role("button", name="Back to the default").last.click()
     page.get_by_text("These are the default prompts").wait_for()
