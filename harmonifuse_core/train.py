@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--init", metavar="RUN", help="start from this run's weights; what it lacks starts afresh")
     parser.add_argument(
         "--init-share", type=float, default=1.0, metavar="S",
-        help="take S of --init and 1 - S of what starts pre-trained or at a set value; at 1 nothing of it",
+        help="start S of the way from the pre-trained weights to those of --init (default 1: at those of --init)",
     )  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
@@ -53,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
             force=True,
         )
         config = load_yaml(options.config, options.overrides)
+        if options.init_share != 1 and not options.init:
+            raise ValueError(f"--init-share is {options.init_share:g} of no run: name one with --init")
         keep_freed_memory()
         torch.manual_seed(config.training.seed)
         model = build_model(config.model)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 import torch
-from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig, WhisperConfig
+from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig, WhisperConfig, WhisperForConditionalGeneration
 
 from harmonifuse_core.config import Config, from_dict, to_dict
 from harmonifuse_core.data.audio import SAMPLE_RATE
@@ -105,6 +105,23 @@ def stir(model: torch.nn.Module, seed: int = 0, scale: float = 0.5) -> torch.nn.
         if parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
             parameter.add_(scale * torch.randn(parameter.shape, generator=noise))
     return model
+
+
+def tiny_whisper(folder: Path) -> WhisperForConditionalGeneration:
+    """A tiny Whisper of transformers with random weights, saved in `folder` with its tokenizer as the hub holds it."""
+    torch.manual_seed(5)
+    model = stir(WhisperForConditionalGeneration(encoder_hf_config("whisper"))).eval()
+    model.save_pretrained(folder)
+    byte_tokenizer().save(folder)
+    return model
+
+
+def bare_whisper(folder: Path, layers: int = LAYERS, **changes) -> HarmoniFuse:
+    """Our model with the weights of the Whisper in `folder` and both fusions on its last state: Whisper itself."""
+    settings = {f"model__{part}__name": str(folder) for part in ("encoder", "lm")}
+    settings |= {"model__encoder__weights": "pretrained", "model__gate__mode": f"fixed:{layers}"}
+    settings |= {"model__lm__fusion": "last", "model__lm__tokenizer": str(folder), "model__lm__architecture": {}}
+    return build_model(tiny_config("whisper", **settings, **changes).model).eval()
 
 
 def tiny_run(

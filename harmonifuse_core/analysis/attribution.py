@@ -185,7 +185,7 @@ def explained_input(
     value, function = answer.speech, answer.of_speech
     floor = (value.mean(0) if baseline == "mean" else torch.zeros_like(value[0])).expand_as(value)
     width = max(1, round(window_seconds * FRAMES_PER_SECOND)) if windows else 1
-    silence = getattr(answer.model.encoder, "silence", None)  # its frames are one group behind the others
+    silence = answer.model.encoder.silence  # its frames are one group behind the others
     own = len(value) - (silence.frames if silence else 0)
     groups = torch.arange(len(value), device=value.device).clamp(max=own - 1) // width
     groups[own:] += 1

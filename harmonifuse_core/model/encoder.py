@@ -35,6 +35,11 @@ def build_encoder(config: EncoderConfig, hf_config=None) -> SpeechEncoder:
         model = AutoModel.from_pretrained(config.name, config=hf_config, dtype=torch.float32)
     if hf_config.model_type == "whisper":
         return WhisperSpeechEncoder(config, hf_config, model.encoder)
+    if config.silence_frames:
+        raise ValueError(
+            f"encoder.silence_frames is {config.silence_frames}, but {config.name} is a {hf_config.model_type} model, "
+            "which hears no window of fixed length: use 0"
+        )
     hf_config.do_normalize = wants_normalised_input(config.name, hf_config)  # travels with a saved run
     return WaveformSpeechEncoder(config, hf_config, model, hf_config.do_normalize)
 

@@ -161,7 +161,7 @@ def build_model(config: ModelConfig, *, encoder_hf=None, lm_hf=None, tokenizer=N
         _adopt_norm(model.gate.norm, encoder.body.layer_norm)
         del encoder.body.layer_norm
     if config.lm.kind == "whisper":
-        lm.silence = getattr(encoder, "silence", None)
+        lm.silence = encoder.silence
         _adopt_norm(model.fusion.norm, lm.body.layer_norm)
         del lm.body.layer_norm
     else:

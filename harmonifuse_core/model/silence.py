@@ -4,7 +4,7 @@ Whisper was trained on speech padded to 30 s, and its attention rests on that si
 runs into loops. Frames of silence differ by their position only, so every sum over them in an attention's softmax is
 nearly that over V frames spread evenly, each with the logarithm of the number it stands for added to its score. With
 V = 16 the untrained Whisper tiny.en writes nearly the words that it writes with the whole window, at the cost of the
-speech's own length (`tests/model/test_silence.py` measures it on real speech).
+speech's own length (`tests/benchmarks/test_silence_frames.py` measures it on real speech).
 """
 
 from dataclasses import dataclass

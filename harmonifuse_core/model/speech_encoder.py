@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from harmonifuse_core.config import AugmentConfig, EncoderConfig
 from harmonifuse_core.model.low_rank import add_low_rank
+from harmonifuse_core.model.silence import Silence
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class SpeechEncoder(nn.Module, ABC):
         self.config, self.hf_config, self.body = config, hf_config, body
         self.width, self.layers = hf_config.hidden_size, len(blocks)
         self.trainable_from = self._freeze(config.finetune, blocks)
+        self.silence: Silence | None = None  # Whisper's, see there
         self.cache: Callable[..., EncoderStates] | None = None
 
     def _freeze(self, finetune: str, blocks) -> int:

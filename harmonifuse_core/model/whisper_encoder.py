@@ -20,8 +20,8 @@ class WhisperSpeechEncoder(SpeechEncoder):
         self.log_mel = LogMel(hf_config.num_mel_bins)
         self.tail = round(config.tail_seconds * SAMPLE_RATE)
         body.embed_positions.requires_grad_(False)
-        window = body.embed_positions.num_embeddings
-        self.silence = Silence(config.silence_frames, window) if config.silence_frames else None
+        if config.silence_frames:
+            self.silence = Silence(config.silence_frames, body.embed_positions.num_embeddings)
 
     def _encode(self, waveforms, lengths, augment):
         mel, frames = self.log_mel(waveforms, lengths, self.tail)  # (B, bins, 2T), (B,)
@@ -30,7 +30,7 @@ class WhisperSpeechEncoder(SpeechEncoder):
             raise ValueError(
                 f"a clip of {int(lengths.max()) / SAMPLE_RATE:.1f} s is longer than {limit:.1f} s: segment it"
             )
-        floor = silence_level(mel, frames)
+        floor = None if self.silence is None else silence_level(mel, frames)
         if augment:
             mel = warp_frequency(mel, augment.frequency_warp)
             mel = mask_spans(mel, 2 * frames, 2, augment.time_masks, augment.time_mask_frames)
@@ -40,8 +40,8 @@ class WhisperSpeechEncoder(SpeechEncoder):
     def count_frames(self, lengths):
         return self.log_mel.frames(lengths, self.tail) + self.config.silence_frames
 
-    def from_mel(self, mel: Tensor, frames: Tensor, floor: Tensor) -> EncoderStates:
-        """Encode log-mel (B, bins, 2T) that is zero behind each clip's 2 * `frames` (B,); `floor` (B,): of silence."""
+    def from_mel(self, mel: Tensor, frames: Tensor, floor: Tensor | None = None) -> EncoderStates:
+        """Encode log-mel (B, bins, 2T) that is zero behind each clip's 2 * `frames` (B,); `floor` (B,): silence."""
         gelu = nn.functional.gelu
         mask = torch.arange(mel.shape[2] // 2, device=mel.device) < frames[:, None]  # (B, T)
         steps = mask.repeat_interleave(2, dim=1)[:, None]
@@ -79,7 +79,9 @@ def split_heads(projected: Tensor, heads: int) -> Tensor:
 
 
 def whisper_encoder_block(block, hidden: Tensor, keys: Tensor | None) -> Tensor:
-    """One pre-norm block of transformers' Whisper encoder on (B, T, D); `keys` (B, 1, 1, T) True = may be attended."""
+    """One pre-norm block of transformers' Whisper encoder on (B, T, D).
+
+    `keys` (B, 1, 1, T): True = may be attended, or what is added to the scores."""
     attention, heads = block.self_attn, block.self_attn.num_heads
     normed = block.self_attn_layer_norm(hidden)
     query, key, value = (split_heads(p(normed), heads) for p in (attention.q_proj, attention.k_proj, attention.v_proj))

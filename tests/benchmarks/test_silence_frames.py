@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import tiny_config
+from factories import bare_whisper
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from harmonifuse_core.data.audio import decode_waveform
 from harmonifuse_core.data.manifest import read_manifest
 from harmonifuse_core.inference.predict import PredictOptions, predict
 from harmonifuse_core.metrics import word_errors
-from harmonifuse_core.model.harmonifuse import build_model
 from harmonifuse_core.model.tokenizer import START_OF_TEXT
 
 DATA, WHISPER = Path("../shared/data/librispeech.jsonl"), Path("../whisper-tiny.en")
@@ -24,12 +23,8 @@ PROMPT = "Transcribe the speech."
 
 
 def untrained(silence: int):
-    """Our model with Whisper's weights and both fusions on the last state: Whisper itself."""
-    changes = {f"model__{part}__name": str(WHISPER) for part in ("encoder", "lm")}
-    changes |= {"model__encoder__weights": "pretrained", "model__gate__mode": "fixed:4", "model__lm__fusion": "last"}
-    changes |= {"model__lm__tokenizer": str(WHISPER), "model__lm__architecture": {}, "model__max_seconds": 28.0}
-    changes |= {"model__encoder__silence_frames": silence, "model__encoder__tail_seconds": 0.1}
-    return build_model(tiny_config("whisper", **changes).model).eval()
+    changes = {"model__encoder__silence_frames": silence, "model__encoder__tail_seconds": 0.1}
+    return bare_whisper(WHISPER, layers=4, model__max_seconds=28.0, **changes)
 
 
 def padded(clips, tokenizer) -> list[str]:

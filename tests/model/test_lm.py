@@ -2,12 +2,21 @@
 
 import pytest
 import torch
-from factories import LAYERS, LLAMA, WHISPER, encoder_hf_config, stir, tiny_config, tiny_model, tone
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, WhisperForConditionalGeneration
+from factories import (
+    LAYERS,
+    LLAMA,
+    WHISPER,
+    bare_whisper,
+    stir,
+    tiny_model,
+    tiny_whisper,
+    tone,
+)
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from harmonifuse_core.config import LMConfig
 from harmonifuse_core.data.batching import pad_waveforms
-from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
+from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.model.lm import answer_positions, pad_ids, pooled_positions
 from harmonifuse_core.model.prefix_lm import build_prefix_lm
 from harmonifuse_core.model.tokenizer import byte_tokenizer
@@ -211,15 +220,7 @@ def test_gpt2_behind_the_last_layer_is_gpt2(tmp_path):
 @torch.no_grad()
 def test_whisper_behind_its_last_layers_is_whisper(tmp_path):
     """30 s of input, both fusions on their last state, Whisper's own start as the prompt: the same logits."""
-    config = encoder_hf_config("whisper", vocab_size=len(byte_tokenizer()))
-    torch.manual_seed(5)
-    reference = stir(WhisperForConditionalGeneration(config)).eval()
-    reference.save_pretrained(tmp_path)
-    byte_tokenizer().save(tmp_path)
-    folder = {f"model__{part}__name": str(tmp_path) for part in ("encoder", "lm")}
-    settings = {"model__encoder__weights": "pretrained", "model__gate__mode": f"fixed:{LAYERS}"}
-    settings |= {"model__lm__fusion": "last", "model__lm__tokenizer": str(tmp_path), "model__lm__architecture": {}}
-    model = build_model(tiny_config("whisper", **folder, **settings).model).eval()
+    reference, model = tiny_whisper(tmp_path), bare_whisper(tmp_path)
     waveforms, lengths = pad_waveforms([torch.from_numpy(tone(1.0)).repeat(30).numpy()])
     states = model.encode(waveforms, lengths)
     prompt, ids = model.tokenizer.prompt_ids("Go."), texts(model, "hello")

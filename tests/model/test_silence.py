@@ -2,17 +2,15 @@
 
 import pytest
 import torch
-from factories import LAYERS, encoder_hf_config, stir, tiny_config, tiny_model, tone
+from factories import bare_whisper, tiny_model, tiny_whisper, tone
 from torch.nn.functional import gelu
-from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers import WhisperFeatureExtractor
 from transformers.modeling_outputs import BaseModelOutput
 
 from harmonifuse_core.config import EncoderConfig
 from harmonifuse_core.data.batching import pad_waveforms
 from harmonifuse_core.inference.predict import PredictOptions, predict
-from harmonifuse_core.model.harmonifuse import build_model
 from harmonifuse_core.model.silence import Silence
-from harmonifuse_core.model.tokenizer import byte_tokenizer
 
 WINDOW = 1500
 
@@ -43,16 +41,8 @@ def test_every_row_counts_for_the_whole_window(frames):
 
 def whisper_pair(folder, silence: int, tail: float = 0.0):
     """A tiny Whisper of transformers, and ours with both fusions on the last state and that many frames of silence."""
-    config = encoder_hf_config("whisper", vocab_size=len(byte_tokenizer()))
-    torch.manual_seed(5)
-    reference = stir(WhisperForConditionalGeneration(config)).eval()
-    reference.save_pretrained(folder)
-    byte_tokenizer().save(folder)
-    changes = {f"model__{part}__name": str(folder) for part in ("encoder", "lm")}
-    changes |= {"model__encoder__weights": "pretrained", "model__gate__mode": f"fixed:{LAYERS}"}
-    changes |= {"model__lm__fusion": "last", "model__lm__tokenizer": str(folder), "model__lm__architecture": {}}
-    changes |= {"model__encoder__silence_frames": silence, "model__encoder__tail_seconds": tail}
-    return reference, build_model(tiny_config("whisper", **changes).model).eval()
+    changes = {"model__encoder__silence_frames": silence, "model__encoder__tail_seconds": tail}
+    return tiny_whisper(folder), bare_whisper(folder, **changes)
 
 
 def endless_window(encoder, clips):
@@ -121,6 +111,11 @@ def test_a_clip_of_nearly_30_seconds_leaves_no_silence_and_still_answers():
     model = tiny_model("whisper", model__encoder__silence_frames=16)
     states = model.encode(*pad_waveforms([tone(1.0).repeat(30)]))
     assert int(states.frames) == WINDOW + 16 and all(bool(s.isfinite().all()) for s in states.states)
+
+
+def test_only_whisper_has_a_window_to_fill():
+    with pytest.raises(ValueError, match=r"silence_frames is 16, but .* is a wavlm model, .*: use 0"):
+        tiny_model("prefix", "wavlm", model__encoder__silence_frames=16)
 
 
 def test_the_number_of_frames_is_bounded():

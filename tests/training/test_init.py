@@ -69,6 +69,8 @@ def test_a_share_that_is_none_is_refused(tmp_path, capsys, share):
     given = arguments(tmp_path, first.path, tmp_path / "second")
     assert main([*given, f"--init-share={share}"]) == 1
     assert f"--init-share is {share}; use 0" in capsys.readouterr().err
+    assert main([*given[: given.index("--init")], "--init-share", "0.5"]) == 1
+    assert "--init-share is 0.5 of no run: name one with --init" in capsys.readouterr().err
 
 
 def test_a_run_without_weights_is_refused(tmp_path, capsys):
