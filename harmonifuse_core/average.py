@@ -3,7 +3,7 @@
 Runs that were trained one from the other lie in one basin; between them a model often does better on all their data
 than either (Wortsman et al. 2022, robust fine-tuning). The config, metrics and log of --run are kept. The shares sum to
 1: what the others leave belongs to --run. Attention heads of the speech token that another run lacks count with their
-share of the output.
+share of the output. --pretrained-share draws the mean back to the pre-trained weights that the config of --run names.
 """
 
 import argparse
@@ -14,8 +14,9 @@ import torch
 
 from harmonifuse_core.config import Config
 from harmonifuse_core.fields import to_dict
-from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
 from harmonifuse_core.runs import RunError, RunFolder, environment, load, save_model, write_json
+from harmonifuse_core.training.starting import draw_back, given_weights
 
 HEADS_OUTPUT = "lm.speech_token.project_heads.weight"  # zero in a run that has no heads
 STARTS = ("last_logit", "last_logit_tasks")  # of training: they decide no shape
@@ -26,6 +27,10 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harmonifuse_core.average", description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="run folder whose config and log the result keeps")
     parser.add_argument("--output", required=True, help="new run folder")
+    parser.add_argument(
+        "--pretrained-share", type=float, default=0.0, metavar="S",
+        help="then S * the pre-trained weights + (1 - S) * the mean, for what had such a start",
+    )  # fmt: skip
     parser.add_argument("others", nargs="+", metavar="RUN[=WEIGHT]", help="weight: its share, 0.5 if left out")
     return parser
 
@@ -68,18 +73,23 @@ def main(arguments: list[str] | None = None) -> int:
             raise RunError(f"{output.path} exists; name a new folder")
         others = [_share(text) for text in options.others]
         shares = [1 - sum(weight for _, weight in others), *(weight for _, weight in others)]
+        back = options.pretrained_share
+        if not 0 <= back <= 1:
+            raise RunError(f"--pretrained-share is {back:g}; use 0 (the mean alone) to 1 (the pre-trained weights)")
         config: Config = run.config()
         folders = [run, *(RunFolder(folder) for folder, _ in others)]
         for folder in folders[1:]:
             if _architecture(folder.config()) != _architecture(config):
                 raise RunError(f"{folder.path} has another model section than {run.path}: nothing to average")
         model = average_models([load(folder) for folder in folders], shares)
+        draw_back(model, given_weights(build_model(config.model)) if back else {}, back)
         output.path.mkdir(parents=True)
         for file in (run.metrics_file, run.log_file):
             if file.is_file():
                 shutil.copy(file, output.path / file.name)
         parts = [{"run": f.name, "share": round(share, 6)} for f, share in zip(folders, shares, strict=True)]
-        write_json(output.environment_file, environment() | {"seed": config.training.seed, "average_of": parts})
+        made = {"seed": config.training.seed, "average_of": parts} | ({"pretrained_share": back} if back else {})
+        write_json(output.environment_file, environment() | made)
         save_model(model, output, config)
     except (ValueError, OSError) as error:
         print(f"average: {error}", file=sys.stderr)

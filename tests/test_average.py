@@ -1,12 +1,15 @@
 """Averaging runs: convex combination of every weight and running statistic, and nothing written on refusal."""
 
+import json
+
 import pytest
 import torch
-from factories import tiny_model, tiny_run
+from factories import tiny_config, tiny_model, tiny_run, tiny_whisper
 from torch import nn
 
 from harmonifuse_core.average import average_models, main
-from harmonifuse_core.runs import load
+from harmonifuse_core.model.harmonifuse import build_model
+from harmonifuse_core.runs import RunFolder, load, save_model
 
 
 def model(value: float, width: int = 2) -> nn.Module:
@@ -77,3 +80,28 @@ def test_runs_whose_gates_started_elsewhere_are_averaged_and_other_ones_refused(
     other = tiny_run(tmp_path, "other", model__gate__mode="shared")
     assert main(["--run", str(first.path), "--output", str(tmp_path / "none"), str(other.path)]) == 1
     assert "has another model section" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_the_mean_is_drawn_back_to_the_pretrained_weights(tmp_path):
+    whisper, runs = tmp_path / "whisper", [tmp_path / "first", tmp_path / "second"]
+    tiny_whisper(whisper)
+    names = {f"model__{part}__name": str(whisper) for part in ("encoder", "lm")}
+    config = tiny_config("whisper", **names, model__encoder__weights="pretrained", model__lm__tokenizer=str(whisper))
+    fresh = build_model(config.model).state_dict()
+    for seed, run in enumerate(runs):
+        save_model(tiny_model("whisper", seed=seed), RunFolder(run), config)
+    command = ["--run", str(runs[0]), f"{runs[1]}=0.25"]
+    assert main([*command, "--output", str(tmp_path / "mean")]) == 0
+    assert main([*command, "--output", str(tmp_path / "back"), "--pretrained-share", "0.1"]) == 0
+    assert json.loads((tmp_path / "back" / "environment.json").read_text())["pretrained_share"] == 0.1
+    mean, back = (load(tmp_path / name).state_dict() for name in ("mean", "back"))
+    for name in ("encoder.body.layers.0.fc1.weight", "lm.body.layers.0.fc1.weight", "fusion.task_bias"):
+        torch.testing.assert_close(back[name], 0.1 * fresh[name] + 0.9 * mean[name], atol=2e-3, rtol=2e-3)
+        assert not torch.equal(back[name], mean[name])
+    assert torch.equal(back["heads.ser.output.weight"], mean["heads.ser.output.weight"])  # random at first
+
+
+def test_a_pretrained_share_beyond_one_is_refused(tmp_path, capsys):
+    run, output = tiny_run(tmp_path), tmp_path / "new"
+    assert main(["--run", str(run.path), str(run.path), "--output", str(output), "--pretrained-share", "1.5"]) == 1
+    assert "--pretrained-share is 1.5; use 0" in capsys.readouterr().err and not output.exists()
