@@ -43,6 +43,12 @@ def test_a_run_holds_no_pickle_and_every_part(tmp_path):
         assert not file.is_file() or not file.read_bytes().startswith((b"\x80", b"PK"))  # pickle, torch.save
 
 
+def test_weights_can_be_read_by_whoever_may_read_the_config(tmp_path):
+    run = tiny_run(tmp_path)
+    (weights_file,) = run.model.glob("*.safetensors")
+    assert weights_file.stat().st_mode == (run.path / "config.yaml").stat().st_mode
+
+
 def test_tied_weights_are_stored_once_and_tied_again(tmp_path):
     model = tiny_model("prefix")
     names = [n for n in unique_state(model) if n.endswith(("embed_tokens.weight", "lm_head.weight"))]
