@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The one command that made this run, from the repository's root and with the corpora in ../shared/data:
 #     bash runs/default/make.sh runs/NEW
-# Trains (about two and a half hours on 2 CPU cores), calibrates on dev, scores dev and test once, and writes the model card.
+# Trains (about four and a half hours on 2 CPU cores), calibrates on dev, scores dev and test once, and writes the model card.
 set -euo pipefail
 run="${1:?name a new run folder, e.g. runs/mine}"
 data=../shared/data
@@ -9,10 +9,15 @@ data=../shared/data
 [ -d ../whisper-tiny.en ] || python ../shared/tools/fetch_whisper.py tiny.en ../whisper-tiny.en
 [ -f ../teacher/transcripts.jsonl ] || python -m harmonifuse_core.prepare teacher \
     --whisper ../whisper-tiny.en --manifest $data/librispeech.jsonl --split unlabelled --output ../teacher
-# two halves, then the mean of both models; shares 0.3, 0.5, 0.7 and 1 of the second half were compared on dev
-python -m harmonifuse_core.train --config harmonifuse_core/configs/default-first.yaml --run "$run-first" --resume
-python -m harmonifuse_core.train --config harmonifuse_core/configs/default.yaml --run "$run-second" --init "$run-first" --resume
-python -m harmonifuse_core.average --run "$run-second" "$run-first=0.5" --output "$run"
+# four stages, each from a mean of those before; every share below was chosen on dev
+configs=harmonifuse_core/configs
+python -m harmonifuse_core.train --config $configs/stages/first.yaml --run "$run-1" --resume
+python -m harmonifuse_core.train --config $configs/stages/second.yaml --run "$run-2" --init "$run-1" --resume
+python -m harmonifuse_core.average --run "$run-2" "$run-1=0.5" --output "$run-1-2"
+python -m harmonifuse_core.train --config $configs/stages/third.yaml --run "$run-3" --init "$run-1-2" --init-share 0.5 --resume
+python -m harmonifuse_core.average --run "$run-3" "$run-1-2=0.3" --output "$run-1-3"
+python -m harmonifuse_core.train --config $configs/default.yaml --run "$run-4" --init "$run-1-3" --init-share 0.8 --resume
+python -m harmonifuse_core.average --run "$run-4" "$run-1-3=0.33333" --pretrained-share 0.1 --output "$run"
 
 nemo_labels=anger=angry,happiness=happy,sadness=sad,fear=fearful
 python -m harmonifuse_core.calibrate --run "$run" --manifest $data/ravdess.jsonl --split dev
