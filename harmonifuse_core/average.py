@@ -82,7 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
             if _architecture(folder.config()) != _architecture(config):
                 raise RunError(f"{folder.path} has another model section than {run.path}: nothing to average")
         model = average_models([load(folder) for folder in folders], shares)
-        draw_back(model, given_weights(build_model(config.model)) if back else {}, back)
+        if back:
+            draw_back(model, given_weights(build_model(config.model)), back)
         output.path.mkdir(parents=True)
         for file in (run.metrics_file, run.log_file):
             if file.is_file():

@@ -7,7 +7,7 @@ import torch
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.model.weights import load_shards
 
-STARTS = ("gate.norm.", "fusion.norm.", "gate.logits", "fusion.task_bias")  # of every model, none drawn at random
+ALWAYS = ("gate.norm.", "fusion.norm.", "gate.logits", "fusion.task_bias")  # of every model, none drawn at random
 
 
 def given_weights(model: HarmoniFuse) -> dict[str, torch.Tensor]:
@@ -16,7 +16,7 @@ def given_weights(model: HarmoniFuse) -> dict[str, torch.Tensor]:
     An encoder with `weights: random` and an LM without a `name` have no pre-trained layers.
     """
     encoder, lm = model.config.encoder.weights == "pretrained", bool(model.config.lm.name)
-    given = (*STARTS, *["encoder.body."] * encoder, *["lm.body."] * lm)
+    given = (*ALWAYS, *["encoder.body."] * encoder, *["lm.body."] * lm)
     weights = {n: t for n, t in model.state_dict().items() if n.startswith(given) and t.is_floating_point()}
     return {n: t.clone() for n, t in weights.items() if not n.endswith("lora_down")}  # random; lora_up starts at zero
 
@@ -27,10 +27,9 @@ def draw_back(model: HarmoniFuse, given: dict[str, torch.Tensor], share: float):
 
     Some of what training took away from the pre-trained model comes back, robustness above all.
     """
-    if share:
-        for name, value in model.state_dict().items():
-            if name in given:
-                value.lerp_(given[name].to(value), share)
+    for name, value in model.state_dict().items():
+        if name in given:
+            value.lerp_(given[name].to(value), share)
 
 
 def start_from(model: HarmoniFuse, folder: Path, share: float = 1.0) -> list[str]:
