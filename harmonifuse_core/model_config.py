@@ -97,6 +97,8 @@ class LMConfig:
         speech_token: behind a classification prompt, one position holds mean and standard deviation over time of the
             fused speech, standardised and projected; the task is answered there (`whisper`).
         speech_token_heads: that many attention heads add means over the frames that they choose (0: none).
+        speech_token_layers: hidden width of a network that adds mean and deviation of each encoder layer, weighed by the
+            gate's alpha, to the speech token (0: none).
         train_embeddings: let the token embedding and output matrix learn.
         subsample: speech frames stacked into one LM position (`prefix`).
     """
@@ -113,6 +115,7 @@ class LMConfig:
     last_logit_tasks: tuple[str, ...] = ()
     speech_token: bool = False
     speech_token_heads: int = 0
+    speech_token_layers: int = 0
     train_embeddings: bool = True
     subsample: int = 4
 
@@ -132,10 +135,9 @@ class LMConfig:
             )
         if self.subsample < 1 or self.ffn_width < 1:
             raise ValueError("lm.subsample and lm.ffn_width must be at least 1")
-        if self.speech_token_heads < 0 or (self.speech_token_heads and not self.speech_token):
-            raise ValueError(
-                f"lm.speech_token_heads is {self.speech_token_heads}: give 1 or more with speech_token: true"
-            )
+        for name in ("speech_token_heads", "speech_token_layers"):
+            if (value := getattr(self, name)) < 0 or (value and not self.speech_token):
+                raise ValueError(f"lm.{name} is {value}: give 1 or more with speech_token: true")
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class ModelReader:
             written = greedy(model, speech, fused, task.name, task.default_prompt)
             texts = [list(w.tokens) for w in written]
         prompts = [model.tokenizer.prompt_ids(task.default_prompt)] * len(speech.mask)
-        output = model.lm.teacher_forced(fused.states, speech.mask, prompts, texts)
+        output = model.listen(fused, speech.mask, prompts, texts)
         alpha = model.fuse_lm(output, task.name).alpha
         count = torch.tensor([max(1, len(t)) for t in texts or [[]] * len(prompts)], device=speech.mask.device)
         mask = torch.arange(output.states[0].shape[1], device=count.device) < count[:, None]

@@ -139,6 +139,7 @@ REFUSALS = [
     (lambda: LMConfig(fusion="fixed:"), "write fixed:K"),
     (lambda: LMConfig(kind="whisper"), "a whisper LM needs a Whisper checkpoint, e.g. openai/whisper-tiny.en"),
     (lambda: LMConfig(speech_token=True), "lm.speech_token belongs to lm.kind: whisper"),
+    (lambda: LMConfig(speech_token_layers=8), "lm.speech_token_layers is 8: give 1 or more with speech_token: true"),
     (lambda: LMConfig(subsample=0), "lm.subsample and lm.ffn_width must be at least 1"),
     (lambda: ModelConfig(tasks=()), "give at least one, each name once"),
     (lambda: ModelConfig(tasks=(ASR, ASR)), "give at least one, each name once"),

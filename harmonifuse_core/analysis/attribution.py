@@ -173,28 +173,31 @@ def explained_input(
     """What is scored, the names of its groups, and their seconds (frames only)."""
     if over == LAYER:
         value, function = answer.terms, answer.of_terms
-        floor = value.mean(1, keepdim=True) if baseline == "mean" else torch.zeros_like(value)
+        floor = torch.zeros_like(value)
+        if baseline == "mean":  # the statistics' rows are standardised: their mean is 0
+            floor[:, : len(answer.speech)] = value[:, : len(answer.speech)].mean(1, keepdim=True)
         names = tuple(f"layer {k}" for k in range(len(value)))
-        return ExplainedInput(function, value, floor.expand_as(value), _index(value)), names, None
+        return ExplainedInput(function, value, floor, _index(value)), names, None
     if over == TOKEN:
         value, function = answer.prompt, answer.of_prompt
         table = input_embedding(answer.model.lm).weight.detach()
         floor = (table.mean(0) if baseline == "mean" else torch.zeros_like(value[0])).expand_as(value)
         names = tuple(answer.model.tokenizer.piece(i) for i in answer.prompt_ids)
         return ExplainedInput(function, value, floor.clone(), _index(value)), names, None
-    value, function = answer.speech, answer.of_speech
-    floor = (value.mean(0) if baseline == "mean" else torch.zeros_like(value[0])).expand_as(value)
+    value, function, count = answer.frames, answer.of_frames, len(answer.speech)
+    floor = (value.mean(-2, keepdim=True) if baseline == "mean" else torch.zeros_like(value)).expand_as(value)
     width = max(1, round(window_seconds * FRAMES_PER_SECOND)) if windows else 1
     silence = answer.model.encoder.silence  # its frames are one group behind the others
-    own = len(value) - (silence.frames if silence else 0)
-    groups = torch.arange(len(value), device=value.device).clamp(max=own - 1) // width
+    own = count - (silence.frames if silence else 0)
+    groups = torch.arange(count, device=value.device).clamp(max=own - 1) // width
     groups[own:] += 1
-    edges = np.append(np.arange(0, own, width), [own, len(value)] if silence else own) / FRAMES_PER_SECOND
+    edges = np.append(np.arange(0, own, width), [own, count] if silence else own) / FRAMES_PER_SECOND
     names = [f"{a:.2f}-{b:.2f} s" for a, b in pairwise(edges)]
     if silence:
         names[-1] = SILENCE
     seconds = np.stack([edges[:-1], edges[1:]], 1)
-    return ExplainedInput(function, value, floor.clone(), groups[:, None]), tuple(names), seconds
+    groups = groups.reshape(*[1] * (value.ndim - 2), -1, 1)
+    return ExplainedInput(function, value, floor.clone(), groups), tuple(names), seconds
 
 
 def _index(value: Tensor) -> Tensor:

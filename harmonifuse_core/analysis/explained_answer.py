@@ -6,6 +6,9 @@ The same number in three ways, so that scores of layers, frames and prompt token
     answer.of_speech(speech (N, T, D))        speech: their sum, what the LM hears
     answer.of_prompt(prompt (N, P, D))        prompt: input embeddings of its tokens
 
+Where a speech token reads each layer apart (`lm.speech_token_layers`), a layer's term has two rows more than frames, its
+weighed mean and deviation; and a frame is scored in all layers' terms, since their statistics change with it.
+
 The encoder's alpha is held at its own value: the terms are what the sum adds up, and the question is which of them the
 answer needs. `N` perturbed copies of one utterance, `T` frames, `L1` states, `P` prompt tokens, `U` text tokens.
 """
@@ -30,10 +33,10 @@ NEVER = -1e9  # logit of a token that decoding forbids; finite, so that no gradi
 
 @dataclass(frozen=True)
 class ExplainedAnswer:
-    """terms (L1, T, D), speech (T, D), prompt (P, D): the intact inputs, detached.
+    """terms (L1, T or T + 2, D), speech (T, D), prompt (P, D): the intact inputs, detached.
 
     text: ids of the model's own transcript, None for a class. focus: class index, text token, or None for all tokens.
-    target: in words. label: transcript or class. bias (D,): what the fusion adds to the sum of its terms.
+    target: in words. label: transcript or class. bias (D,): what the fusion adds to the sum of its terms. alpha (L1,).
     """
 
     model: HarmoniFuse
@@ -41,6 +44,7 @@ class ExplainedAnswer:
     terms: Tensor
     speech: Tensor
     bias: Tensor
+    alpha: Tensor
     prompt: Tensor
     prompt_ids: tuple[int, ...]
     text: tuple[int, ...] | None
@@ -48,18 +52,46 @@ class ExplainedAnswer:
     target: str
     label: str
 
+    @property
+    def reads_layers(self) -> bool:
+        """Whether the speech token reads each layer apart."""
+        return self.terms.shape[1] > len(self.speech)
+
+    @property
+    def frames(self) -> Tensor:
+        """What is taken away with a frame: of the fused speech (T, D), or of every layer's term (L1, T, D)."""
+        return self.terms[:, : len(self.speech)] if self.reads_layers else self.speech
+
     def of_terms(self, terms: Tensor) -> Tensor:
-        return self.of_speech(terms.sum(1) + self.bias)
+        frames = terms[:, :, : len(self.speech)]
+        return self._heard(frames.sum(1) + self.bias, self._summary(terms))
 
     def of_speech(self, speech: Tensor) -> Tensor:
-        count = len(speech)
-        texts = None if self.text is None else [list(self.text)] * count
-        prompts = [list(self.prompt_ids)] * count
-        return self._answer(self.model.lm.teacher_forced(speech, self._mask(speech), prompts, texts))
+        return self._heard(speech, self._summary(self.terms[None].expand(len(speech), -1, -1, -1)))
+
+    def of_frames(self, frames: Tensor) -> Tensor:
+        """(N, *the shape of `frames`) -> (N,)."""
+        if not self.reads_layers:
+            return self.of_speech(frames)
+        summary, mask = self.model.summary, self.model.spoken(self._mask(frames[:, 0]))
+        states = (frames / self.alpha.clamp(min=1e-9)[:, None, None]).unbind(1)
+        weighed = summary.weigh(summary.statistics(states, mask), self.alpha.expand(len(frames), -1))
+        return self._heard(frames.sum(1) + self.bias, summary(weighed))
 
     def of_prompt(self, prompt: Tensor) -> Tensor:
         speech = self.speech.expand(len(prompt), -1, -1)
-        return self._answer(forced_with_embeddings(self.model.lm, speech, self._mask(speech), prompt, self.text))
+        summary = self._summary(self.terms.expand(len(prompt), -1, -1, -1))
+        states = forced_with_embeddings(self.model.lm, speech, self._mask(speech), prompt, self.text, summary)
+        return self._answer(states)
+
+    def _summary(self, terms: Tensor) -> Tensor | None:
+        """(N, D) of the last two rows of terms (N, L1, T + 2, D)."""
+        return self.model.summary(terms[:, :, len(self.speech) :].flatten(2)) if self.reads_layers else None
+
+    def _heard(self, speech: Tensor, summary: Tensor | None) -> Tensor:
+        texts = None if self.text is None else [list(self.text)] * len(speech)
+        prompts, extra = [list(self.prompt_ids)] * len(speech), () if summary is None else (summary,)
+        return self._answer(self.model.lm.teacher_forced(speech, self._mask(speech), prompts, texts, *extra))
 
     def _mask(self, speech: Tensor) -> Tensor:
         return torch.ones(speech.shape[:2], dtype=torch.bool, device=speech.device)
@@ -95,14 +127,19 @@ def explain_answer(
         states = clip if isinstance(clip, EncoderStates) else _encode(model, clip)
         states = _single(states)
         gated = model.fuse_encoder(states, task)
-        terms = torch.stack([a * model.gate.norm(s[0]) for a, s in zip(gated.alpha[0], states.states, strict=True)])
+        alpha, normed = gated.alpha[0], [model.gate.norm(s) for s in states.states]
+        terms = torch.stack([a * s[0] for a, s in zip(alpha, normed, strict=True)])
         ids = model.tokenizer.prompt_ids(prompt)
         text, focus, words, label = _chosen(model, states, gated, spec, prompt, target)
         embeddings = input_embedding(model.lm).weight[ids].clone()
         bias = model.gate.norm.bias.clone()
         speech = terms.sum(0) + bias
+        if gated.summary is not None:
+            statistics = model.summary.statistics(normed, model.spoken(states.mask))
+            weighed = model.summary.weigh(statistics, gated.alpha)[0]
+            terms = torch.cat([terms, weighed.unflatten(-1, (2, -1)).to(terms)], 1)
     return ExplainedAnswer(
-        model, spec, terms, speech, bias, embeddings, tuple(ids), text, focus, words, label
+        model, spec, terms, speech, bias, alpha.clone(), embeddings, tuple(ids), text, focus, words, label
     )  # fmt: skip
 
 
@@ -128,7 +165,7 @@ def _single(states: EncoderStates) -> EncoderStates:
 def _chosen(model, states, gated, spec, prompt, target):
     """(text ids or None, focus, target in words, answer)."""
     if not spec.is_transcription:
-        output = model.lm.teacher_forced(gated.states, states.mask, [model.tokenizer.prompt_ids(prompt)], None)
+        output = model.listen(gated, states.mask, [model.tokenizer.prompt_ids(prompt)], None)
         logits = model.heads[spec.name](model.fuse_lm(output, spec.name).states[:, 0])[0]
         label = spec.labels[int(logits.argmax())]
         wanted = label if target is None else target

@@ -65,7 +65,7 @@ class ForcedTask:
 
     def listen(self, fused: Fused) -> LMStates:
         """The LM's states at the answer positions for fused speech (B, T, D)."""
-        return self.model.lm.teacher_forced(fused.states, self.batch.states.mask, self.prompt_ids, self.texts)
+        return self.model.listen(fused, self.batch.states.mask, self.prompt_ids, self.texts)
 
     def _scored(self, answer: Fused) -> Score:
         if not self.spec.is_transcription:

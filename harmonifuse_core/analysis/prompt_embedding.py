@@ -34,8 +34,9 @@ class _TeacherForced(nn.Module):
 
 
 def forced_with_embeddings(
-    lm: LanguageModel, speech: Tensor, mask: Tensor, prompt: Tensor, text: Sequence[int] | None
-) -> LMStates:
+    lm: LanguageModel, speech: Tensor, mask: Tensor, prompt: Tensor, text: Sequence[int] | None,
+    summary: Tensor | None = None,
+) -> LMStates:  # fmt: skip
     """`lm.teacher_forced` with prompt embeddings (N, P, D) instead of ids; one `text` for all N, None for a class.
 
     The prompt's vectors are appended to the embedding table for this call, each under an id of its own, so that both
@@ -48,6 +49,7 @@ def forced_with_embeddings(
     name = next(n for n, module in wrapped.named_modules() if module is table)
     longer = torch.cat([table.weight, prompt.reshape(count * length, -1).to(table.weight)])
     texts = None if text is None else [list(text)] * count
+    extra = () if summary is None else (summary,)
     return torch.func.functional_call(
-        wrapped, {f"{name}.weight": longer}, (speech, mask, ids, texts), tie_weights=False
+        wrapped, {f"{name}.weight": longer}, (speech, mask, ids, texts, *extra), tie_weights=False
     )

@@ -46,7 +46,7 @@ def answers(model: HarmoniFuse, states: EncoderStates, fused: Fused, spec: TaskC
         generated = greedy(model, states, fused, spec.name, prompt)
         return [Answer(model.tokenizer.decode(g.tokens), g.alpha.mean(0), g.tokens, g.truncated) for g in generated]
     prompts = [model.tokenizer.prompt_ids(prompt)] * len(states.mask)
-    answer = model.fuse_lm(model.lm.teacher_forced(fused.states, states.mask, prompts, None), spec.name)
+    answer = model.fuse_lm(model.listen(fused, states.mask, prompts, None), spec.name)
     chosen = model.heads[spec.name](answer.states[:, 0]).argmax(-1).tolist()
     return [Answer(spec.labels[c], a) for c, a in zip(chosen, answer.alpha[:, 0].cpu().numpy(), strict=True)]
 
@@ -59,7 +59,7 @@ def text_alpha(
     An empty text has the weights of the position that chose to end.
     """
     prompts = [model.tokenizer.prompt_ids(prompt)] * len(texts)
-    output = model.lm.teacher_forced(fused.states, states.mask, prompts, [list(t) for t in texts])
+    output = model.listen(fused, states.mask, prompts, [list(t) for t in texts])
     alpha = model.fuse_lm(output, task).alpha  # (B, N, L1)
     counts = torch.tensor([max(1, len(t)) for t in texts], device=alpha.device)
     used = torch.arange(alpha.shape[1], device=alpha.device) < counts[:, None]

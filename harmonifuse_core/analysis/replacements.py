@@ -124,4 +124,4 @@ def other_task_alpha(forced: ForcedTask, stage: str, task) -> Tensor:
         return fused.alpha
     prompts = [model.tokenizer.prompt_ids(task.default_prompt)] * len(forced.batch.items)
     texts = [[] for _ in prompts] if task.is_transcription else None
-    return model.fuse_lm(model.lm.teacher_forced(fused.states, states.mask, prompts, texts), task.name).alpha[:, 0]
+    return model.fuse_lm(model.listen(fused, states.mask, prompts, texts), task.name).alpha[:, 0]

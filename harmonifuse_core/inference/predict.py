@@ -127,7 +127,7 @@ def answer_task(
         generated = search(model, states, fused, task, prompt, lm_alpha=lm_alpha)
         return [_transcript(model, task, prompt, e, g) for e, g in zip(encoder, generated, strict=True)]
     prompts = [model.tokenizer.prompt_ids(prompt)] * len(encoder)
-    output = model.lm.teacher_forced(fused.states, states.mask, prompts, None)
+    output = model.listen(fused, states.mask, prompts, None)
     answer = model.fuse_lm(output, task, lm_alpha)
     if spec.writes_text:
         return _unit_sequences(model, spec, prompt, encoder, states, fused, answer)

@@ -24,6 +24,7 @@ class Fused:
     states: (..., D) the weighted sum; alpha, bias, score, share: (..., L1).
     bias: b^tau (or w) part of the logits; score: the FFN part (0 for the paper's encoder gate);
     share: alpha_l * norm(h_l) / sum, the part of the sum's length that a layer brings.
+    summary: (B, LM width) of the encoder's, what the layers say over the whole utterance, or None (`LayerSummary`).
     """
 
     states: Tensor
@@ -31,6 +32,7 @@ class Fused:
     bias: Tensor
     score: Tensor
     share: Tensor
+    summary: Tensor | None = None
 
 
 class StateNorm(nn.Module):

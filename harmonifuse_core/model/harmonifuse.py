@@ -11,6 +11,7 @@ from harmonifuse_core.data.batching import TaskBatch
 from harmonifuse_core.model.encoder import build_encoder
 from harmonifuse_core.model.fusion import Fused, GatedEncoderFusion, PromptAdaptiveFusion, Survey
 from harmonifuse_core.model.heads import build_heads, classification_loss, ctc_loss, transcription_loss
+from harmonifuse_core.model.layer_summary import LayerSummary
 from harmonifuse_core.model.lm import LanguageModel, LMStates
 from harmonifuse_core.model.prefix_lm import build_prefix_lm
 from harmonifuse_core.model.speech_encoder import EncoderStates, SpeechEncoder
@@ -82,6 +83,9 @@ class HarmoniFuse(nn.Module):
         self.gate = GatedEncoderFusion(config.gate, names, encoder.layers + 1, encoder.width)
         self.fusion = PromptAdaptiveFusion(config.lm, names, lm.layers + 1, lm.width)
         self.heads = build_heads(config.tasks, encoder.width, lm.width, config.dropout)
+        self.summary = None
+        if config.lm.speech_token_layers:
+            self.summary = LayerSummary(encoder.layers + 1, encoder.width, config.lm.speech_token_layers, lm.width)
 
     @property
     def device(self) -> torch.device:
@@ -102,7 +106,24 @@ class HarmoniFuse(nn.Module):
     def fuse_encoder(
         self, states: EncoderStates, task: str, alpha: Tensor | None = None, survey: Survey | None = None
     ) -> Fused:
-        return self.gate(states.states, states.mask, task, alpha, survey)
+        fused = self.gate(states.states, states.mask, task, alpha, survey)
+        if self.summary is None or self.config.task(task).is_transcription:
+            return fused
+        normed = (s * self.gate.norm.gain for s in survey.states) if survey else map(self.gate.norm, states.states)
+        statistics = self.summary.statistics(normed, self.spoken(states.mask))
+        return replace(fused, summary=self.summary(self.summary.weigh(statistics, fused.alpha)))
+
+    def spoken(self, mask: Tensor) -> Tensor:
+        """`mask` (B, T) without the frames that stand for the silence behind (`encoder.silence_frames`)."""
+        if self.encoder.silence is None:
+            return mask
+        own = mask.sum(1, keepdim=True) - self.encoder.silence.frames
+        return torch.arange(mask.shape[1], device=mask.device) < own
+
+    def listen(self, fused: Fused, mask: Tensor, prompts: list[list[int]], texts: list[list[int]] | None) -> LMStates:
+        """The LM's states at the answer positions of speech that `fuse_encoder` fused; see `LanguageModel`."""
+        extra = () if fused.summary is None else (fused.summary,)
+        return self.lm.teacher_forced(fused.states, mask, prompts, texts, *extra)
 
     def fuse_lm(self, states: LMStates, task: str, alpha: Tensor | None = None) -> Fused:
         return self.fusion(states.states, task, states.pooled, alpha)
@@ -113,7 +134,7 @@ class HarmoniFuse(nn.Module):
         fused = self.fuse_encoder(states, task)
         prompts = [self.tokenizer.prompt_ids(prompt) for prompt in batch.prompts]
         if not spec.is_transcription:
-            answer = self.fuse_lm(self.lm.teacher_forced(fused.states, states.mask, prompts, None), task)
+            answer = self.fuse_lm(self.listen(fused, states.mask, prompts, None), task)
             if batch.units is not None:
                 logits, units = self.heads[task](fused.states, answer.states[:, 0]), [list(u) for u in batch.units]
                 count = sum(map(len, units))
@@ -127,7 +148,7 @@ class HarmoniFuse(nn.Module):
             loss = loss.mean()
             return TaskResult(loss, len(prompts), fused, answer, states, class_logits=logits)
         texts = [list(ids) for ids in batch.token_ids]
-        answer = self.fuse_lm(self.lm.teacher_forced(fused.states, states.mask, prompts, texts), task)
+        answer = self.fuse_lm(self.listen(fused, states.mask, prompts, texts), task)
         targets = [ids + [self.tokenizer.end] for ids in texts]
         rows = torch.tensor([b for b, t in enumerate(targets) for _ in t], device=self.device)
         columns = torch.tensor([u for t in targets for u in range(len(t))], device=self.device)

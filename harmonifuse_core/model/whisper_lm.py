@@ -152,11 +152,12 @@ class WhisperLM(LanguageModel):
             )
         return self.body.embed_tokens(ids) + self.body.embed_positions.weight[offset : offset + ids.shape[1]]
 
-    def _with_summary(self, prompts: list[list[int]], speech: Tensor, mask: Tensor) -> Tensor:
-        """Prompts (B, N, D), each followed by the speech token at its own end."""
+    def _with_token(self, prompts: list[list[int]], speech: Tensor, mask: Tensor, summary: Tensor | None) -> Tensor:
+        """Prompts (B, N, D), each followed by the speech token, and `summary` (B, D) added to it, at its own end."""
         hidden = self._embed(pad_ids([p + [self.tokenizer.end] for p in prompts], self.tokenizer.end, speech.device), 0)
         place = torch.tensor([len(p) for p in prompts], device=speech.device)
         token = self.speech_token(speech, mask) + self.body.embed_positions.weight[place]
+        token = token if summary is None else token + summary
         here = (torch.arange(hidden.shape[1], device=speech.device) == place[:, None])[..., None]
         return torch.where(here, token[:, None].to(hidden), hidden)
 
@@ -184,11 +185,11 @@ class WhisperLM(LanguageModel):
         cache.own, cache.length = new, cache.length + states[0].shape[1]
         return tuple(states)
 
-    def teacher_forced(self, speech, mask, prompts, texts) -> LMStates:
+    def teacher_forced(self, speech, mask, prompts, texts, summary=None) -> LMStates:
         speech, cross, speech_mask = self._memory(speech, mask)
         lengths = [len(p) for p in prompts]
         if texts is None and self.config.speech_token:
-            hidden, lengths = self._with_summary(prompts, speech, mask), [n + 1 for n in lengths]
+            hidden, lengths = self._with_token(prompts, speech, mask, summary), [n + 1 for n in lengths]
         else:
             rows = prompts if texts is None else [p + t for p, t in zip(prompts, texts, strict=True)]
             hidden = self._embed(pad_ids(rows, self.tokenizer.end, speech.device), 0)

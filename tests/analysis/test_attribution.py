@@ -27,6 +27,7 @@ CLIP = tone(0.8, 200)
 LONG = tone(2.0, 200)
 SPAN = slice(10, 20)  # frames, 0.2 to 0.4 s
 PLACE = 4  # prompt token
+LAYERS_APART = {"model__lm__speech_token": True, "model__lm__speech_token_layers": 8}
 
 
 class PlantedBody(nn.Module):
@@ -145,10 +146,17 @@ def test_of_a_linear_function_both_methods_give_the_exact_shares(how):
     assert delta is None if how == ABLATION else abs(delta) < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["whisper", "prefix"])
+def built(kind: str, **changes) -> HarmoniFuse:
+    """`whisper-layers`: its speech token reads each layer apart."""
+    if kind == "whisper-layers":
+        kind, changes = "whisper", changes | LAYERS_APART
+    return tiny_model(kind, **changes)
+
+
+@pytest.mark.parametrize("kind", ["whisper", "whisper-layers", "prefix"])
 @pytest.mark.parametrize("task", ["asr", "ser"])
 def test_what_is_explained_is_the_answer_that_infer_gives(kind, task):
-    model = tiny_model(kind, model__beams=2)
+    model = built(kind, model__beams=2)
     answer = predict(model, [CLIP], PredictOptions(tasks=(task,)))[0][task]
     values = [attribute(model, CLIP, task, f"{over}_ablation").value for over in ("layer", "frame", "token")]
     assert np.ptp(values) < 1e-4
@@ -162,8 +170,9 @@ def test_what_is_explained_is_the_answer_that_infer_gives(kind, task):
         assert np.allclose(torch.softmax(torch.tensor(logits), -1).numpy(), wanted, atol=1e-4)
 
 
-def test_removing_a_layer_is_setting_its_weight_to_zero():
-    model = tiny_model("whisper", model__gate__input_score=True)
+@pytest.mark.parametrize("kind", ["whisper", "whisper-layers"])
+def test_removing_a_layer_is_setting_its_weight_to_zero(kind):
+    model = built(kind, model__gate__input_score=True)
     with torch.no_grad():
         answer = explain_answer(model, CLIP, "ser")
         states = model.encode(torch.from_numpy(CLIP)[None], torch.tensor([len(CLIP)]))
@@ -172,23 +181,26 @@ def test_removing_a_layer_is_setting_its_weight_to_zero():
         for layer in range(LAYERS + 1):
             without = alpha.clone()
             without[layer] = 0
-            wanted.append(float(answer.of_speech(model.fuse_encoder(states, "ser", without).states)[0]))
+            prompts = [model.tokenizer.prompt_ids(model.config.task("ser").default_prompt)]
+            heard = model.listen(model.fuse_encoder(states, "ser", without), states.mask, prompts, None)
+            logits = model.heads["ser"](model.fuse_lm(heard, "ser").states[:, 0])
+            wanted.append(float(logits[0, answer.focus]))
     found = attribute(model, CLIP, "ser")
     assert np.allclose(found.scores, found.value - np.array(wanted), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["whisper", "prefix"])
+@pytest.mark.parametrize(("kind", "task"), [("whisper", "asr"), ("whisper-layers", "ser"), ("prefix", "asr")])
 @pytest.mark.parametrize("over", ["layer", "frame", "token"])
-def test_integrated_gradients_add_up(kind, over):
-    found = attribute(tiny_model(kind), CLIP, "asr", f"{over}_integrated_gradients", steps=64)
+def test_integrated_gradients_add_up(kind, task, over):
+    found = attribute(built(kind), CLIP, task, f"{over}_integrated_gradients", steps=64)
     total = found.value - found.baseline_value
     assert found.scores.sum() - total == pytest.approx(found.convergence_delta, abs=1e-4)
     assert abs(found.convergence_delta) < 0.05 * max(1.0, abs(total))
 
 
-@pytest.mark.parametrize("width", [0.1, 0.02])
-def test_the_silence_behind_whispers_speech_is_one_part(width):
-    model = tiny_model("whisper", model__encoder__silence_frames=7, model__encoder__tail_seconds=0.1)
+@pytest.mark.parametrize(("kind", "width"), [("whisper", 0.1), ("whisper", 0.02), ("whisper-layers", 0.1)])
+def test_the_silence_behind_whispers_speech_is_one_part(kind, width):
+    model = built(kind, model__encoder__silence_frames=7, model__encoder__tail_seconds=0.1)
     own = -(-len(CLIP) // 320) + 5
     found = attribute(model, CLIP, "ser", "frame_ablation", window_seconds=width)
     assert found.names[-1] == "silence behind" and found.names.count("silence behind") == 1
