@@ -2,11 +2,13 @@
 
 Runs that were trained one from the other lie in one basin; between them a model often does better on all their data
 than either (Wortsman et al. 2022, robust fine-tuning). The config, metrics and log of --run are kept. The shares sum to
-1: what the others leave belongs to --run. Attention heads of the speech token that another run lacks count with their
-share of the output. --pretrained-share draws the mean back to the pre-trained weights that the config of --run names.
+1: what the others leave belongs to --run. What may be added to the speech token and another run lacks counts with its
+share of the output. What matches --own stays as --run has it: what another run never trained, the head of a task without
+data for one, would only blur it. --pretrained-share draws the mean back to the pre-trained weights that the config of --run names.
 """
 
 import argparse
+import re
 import shutil
 import sys
 
@@ -18,9 +20,9 @@ from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
 from harmonifuse_core.runs import RunError, RunFolder, environment, load, save_model, write_json
 from harmonifuse_core.training.starting import draw_back, given_weights
 
-HEADS_OUTPUT = "lm.speech_token.project_heads.weight"  # zero in a run that has no heads
+OUTPUTS = ("lm.speech_token.project_heads.weight", "summary.output.weight")  # zero in a run that lacks their module
 STARTS = ("last_logit", "last_logit_tasks")  # of training: they decide no shape
-ADDED = tuple(f"lm.speech_token.{part}" for part in ("attention", "standardise_heads", "project_heads"))
+ADDED = (*(f"lm.speech_token.{part}" for part in ("attention", "standardise_heads", "project_heads")), "summary.")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pretrained-share", type=float, default=0.0, metavar="S",
         help="then S * the pre-trained weights + (1 - S) * the mean, for what had such a start",
+    )  # fmt: skip
+    parser.add_argument(
+        "--own", default="", metavar="REGEX", help="weights whose names begin so keep the values of --run"
     )  # fmt: skip
     parser.add_argument("others", nargs="+", metavar="RUN[=WEIGHT]", help="weight: its share, 0.5 if left out")
     return parser
@@ -43,12 +48,23 @@ def _share(text: str) -> tuple[str, float]:
         raise RunError(f"{text!r}: {weight!r} is not a weight; write RUN=0.5") from None
 
 
+def _kept(own: str, names: list[str]) -> set[str]:
+    try:
+        kept = {name for name in names if own and re.match(own, name)}
+    except re.error as error:
+        raise ValueError(f"--own {own!r} is no regular expression: {error}") from None
+    if own and not kept:
+        raise ValueError(f"--own {own!r} fits no weight; names begin like {names[0]}")
+    return kept
+
+
 @torch.no_grad()
-def average_models(models: list[HarmoniFuse], shares: list[float]) -> HarmoniFuse:
+def average_models(models: list[HarmoniFuse], shares: list[float], own: str = "") -> HarmoniFuse:
     """The first model, its floating-point weights and running statistics replaced by the sum of share * value.
 
-    Where another model lacks the speech token's heads, they stay the first one's and their output counts as zero.
-    Raises ValueError where the models differ otherwise in a name or shape, or the shares are no convex combination.
+    Those whose names begin with the regular expression `own` stay the first one's. Where another model lacks what may be
+    added to the speech token, that stays the first one's too and its output counts as zero. Raises ValueError where the
+    models differ otherwise in a name or shape, the shares are no convex combination, or `own` fits no name.
     """
     if abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:
         raise ValueError(f"the shares {shares} must lie in 0 to 1 and sum to 1")
@@ -58,9 +74,12 @@ def average_models(models: list[HarmoniFuse], shares: list[float]) -> HarmoniFus
         odd = odd or next((n for n, value in states[0].items() if n in state and state[n].shape != value.shape), None)
         if odd:
             raise ValueError(f"the runs do not share their architecture: {odd!r} differs")
+    kept = _kept(own, list(states[0]))
     for name, value in states[0].items():
+        if name in kept:
+            continue
         having = [(share, state) for share, state in zip(shares, states, strict=True) if name in state]
-        if value.is_floating_point() and (len(having) == len(states) or name == HEADS_OUTPUT):
+        if value.is_floating_point() and (len(having) == len(states) or name in OUTPUTS):
             value.copy_(sum(share * state[name] for share, state in having))
     return models[0]
 
@@ -81,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         for folder in folders[1:]:
             if _architecture(folder.config()) != _architecture(config):
                 raise RunError(f"{folder.path} has another model section than {run.path}: nothing to average")
-        model = average_models([load(folder) for folder in folders], shares)
+        model = average_models([load(folder) for folder in folders], shares, options.own)
         if back:
             draw_back(model, given_weights(build_model(config.model)), back)
         output.path.mkdir(parents=True)
@@ -90,6 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
                 shutil.copy(file, output.path / file.name)
         parts = [{"run": f.name, "share": round(share, 6)} for f, share in zip(folders, shares, strict=True)]
         made = {"seed": config.training.seed, "average_of": parts} | ({"pretrained_share": back} if back else {})
+        made |= {"own": options.own} if options.own else {}
         write_json(output.environment_file, environment() | made)
         save_model(model, output, config)
     except (ValueError, OSError) as error:
@@ -103,7 +123,7 @@ def _architecture(config: Config) -> dict:
     model = to_dict(config.model)
     tasks = [{key: task[key] for key in ("name", "kind", "labels")} for task in model["tasks"]]
     gate, lm = ({k: v for k, v in model[part].items() if k not in STARTS} for part in ("gate", "lm"))
-    return {"gate": gate, "lm": lm | {"speech_token_heads": 0}, "tasks": tasks}
+    return {"gate": gate, "lm": lm | {"speech_token_heads": 0, "speech_token_layers": 0}, "tasks": tasks}
 
 
 if __name__ == "__main__":

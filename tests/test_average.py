@@ -61,6 +61,28 @@ def test_heads_that_one_run_lacks_count_by_the_share_of_their_output():
         average_models([second, first], [0.5, 0.5])
 
 
+@torch.inference_mode()
+def test_a_reading_of_layers_that_one_run_lacks_counts_by_the_share_of_its_output():
+    first = tiny_model("whisper", model__lm__speech_token=True, model__lm__speech_token_layers=4)
+    second = tiny_model("whisper", model__lm__speech_token=True)
+    before = {name: value.clone() for name, value in first.state_dict().items() if name.startswith("summary.")}
+    mean = average_models([first, second], [0.25, 0.75]).state_dict()
+    torch.testing.assert_close(mean["summary.output.weight"], 0.25 * before["summary.output.weight"])
+    assert torch.equal(mean["summary.inner.weight"], before["summary.inner.weight"])
+
+
+def test_what_another_run_never_trained_stays_the_first_ones():
+    mean = average_models([model(1.0), model(5.0)], [0.75, 0.25], own=r"1\.running|0\.bias")
+    assert torch.equal(mean[0].bias, torch.ones(3)) and torch.equal(mean[1].running_mean, torch.full((3,), 10.0))
+    assert torch.equal(mean[0].weight, torch.full((3, 2), 2.0))
+
+
+@pytest.mark.parametrize(("own", "message"), [("heads", "'heads' fits no weight"), ("(", "is no regular expression")])
+def test_a_choice_of_own_weights_that_chooses_none_is_refused(own, message):
+    with pytest.raises(ValueError, match=message):
+        average_models([model(1.0), model(2.0)], [0.5, 0.5], own=own)
+
+
 def test_command_refuses_and_writes_nothing(tmp_path, capsys):
     output = tmp_path / "new"
     assert main(["--run", str(tmp_path / "none"), "--output", str(output), "other=0.5"]) == 1

@@ -1,8 +1,7 @@
 """What each encoder layer says over a whole utterance, for the speech token of a classification.
 
 The gate's sum mixes the layers before the speech token takes its mean and deviation. Here each layer's own mean and
-deviation are read side by side, weighed by the same alpha: on frozen states of Whisper tiny.en a classifier of emotion
-that sees the layers apart is right for unseen actors about 3 points more often than one that sees their mix.
+deviation are read side by side, weighed by the same alpha, so that what one layer says is not hidden by another.
 """
 
 from collections.abc import Iterable

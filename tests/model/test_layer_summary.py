@@ -59,7 +59,9 @@ def test_it_starts_without_effect():
 def test_neither_padding_nor_silence_nor_the_shared_survey_reaches_it(silence):
     model = reader(model__encoder__silence_frames=silence, model__encoder__tail_seconds=0.1)
     together, alone = encoded(model), encoded(model, CLIPS[1:])
-    close(model.fuse_encoder(together, "ser").summary[1], model.fuse_encoder(alone, "ser").summary[0], atol=1e-4, rtol=0)
+    close(
+        model.fuse_encoder(together, "ser").summary[1], model.fuse_encoder(alone, "ser").summary[0], atol=1e-4, rtol=0
+    )
     assert int(model.spoken(alone.mask).sum()) == 25 + 5
     with torch.enable_grad():  # there is no survey then
         slow = model.fuse_encoder(together, "ser").summary
