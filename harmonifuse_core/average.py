@@ -3,8 +3,9 @@
 Runs that were trained one from the other lie in one basin; between them a model often does better on all their data
 than either (Wortsman et al. 2022, robust fine-tuning). The config, metrics and log of --run are kept. The shares sum to
 1: what the others leave belongs to --run. What may be added to the speech token and another run lacks counts with its
-share of the output. What matches --own stays as --run has it: what another run never trained, the head of a task without
-data for one, would only blur it. --pretrained-share draws the mean back to the pre-trained weights that the config of --run names.
+share of the output. What matches --own stays as --run has it: what another run never trained, such as the head of a task
+that it had no data for, would only blur it. --pretrained-share draws the mean back to the pre-trained weights that the
+config of --run names.
 """
 
 import argparse
@@ -62,9 +63,9 @@ def _kept(own: str, names: list[str]) -> set[str]:
 def average_models(models: list[HarmoniFuse], shares: list[float], own: str = "") -> HarmoniFuse:
     """The first model, its floating-point weights and running statistics replaced by the sum of share * value.
 
-    Those whose names begin with the regular expression `own` stay the first one's. Where another model lacks what may be
-    added to the speech token, that stays the first one's too and its output counts as zero. Raises ValueError where the
-    models differ otherwise in a name or shape, the shares are no convex combination, or `own` fits no name.
+    Those whose names begin with the regular expression `own` stay the first one's. Where another model lacks what may
+    be added to the speech token, that stays the first one's too and its output counts as zero. Raises ValueError where
+    the models differ otherwise in a name or shape, the shares are no convex combination, or `own` fits no name.
     """
     if abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:
         raise ValueError(f"the shares {shares} must lie in 0 to 1 and sum to 1")

@@ -97,8 +97,8 @@ class LMConfig:
         speech_token: behind a classification prompt, one position holds mean and standard deviation over time of the
             fused speech, standardised and projected; the task is answered there (`whisper`).
         speech_token_heads: that many attention heads add means over the frames that they choose (0: none).
-        speech_token_layers: hidden width of a network that adds mean and deviation of each encoder layer, weighed by the
-            gate's alpha, to the speech token (0: none).
+        speech_token_layers: hidden width of a network that adds mean and deviation of each encoder layer, weighed by
+            the gate's alpha, to the speech token (0: none).
         train_embeddings: let the token embedding and output matrix learn.
         subsample: speech frames stacked into one LM position (`prefix`).
     """

@@ -6,8 +6,8 @@ The same number in three ways, so that scores of layers, frames and prompt token
     answer.of_speech(speech (N, T, D))        speech: their sum, what the LM hears
     answer.of_prompt(prompt (N, P, D))        prompt: input embeddings of its tokens
 
-Where a speech token reads each layer apart (`lm.speech_token_layers`), a layer's term has two rows more than frames, its
-weighed mean and deviation; and a frame is scored in all layers' terms, since their statistics change with it.
+Where a speech token reads each layer apart (`lm.speech_token_layers`), a layer's term has two rows more than frames,
+its weighed mean and deviation; and a frame is scored in all layers' terms, since their statistics change with it.
 
 The encoder's alpha is held at its own value: the terms are what the sum adds up, and the question is which of them the
 answer needs. `N` perturbed copies of one utterance, `T` frames, `L1` states, `P` prompt tokens, `U` text tokens.
