@@ -2,10 +2,10 @@
 
 Runs that were trained one from the other lie in one basin; between them a model often does better on all their data
 than either (Wortsman et al. 2022, robust fine-tuning). The config, metrics and log of --run are kept. The shares sum to
-1: what the others leave belongs to --run. What may be added to the speech token and another run lacks counts with
-its share of the output. What matches --own stays as --run has it: what another run never trained, such as the head of
-a task that it had no data for, would only blur it. --pretrained-share draws the mean back to the pre-trained weights that the
-config of --run names.
+1: what the others leave belongs to --run. What may be added to the speech token and another run lacks counts with its
+share of the output. What matches --own stays as --run has it: what another run never trained, such as the head of a
+task that it had no data for, would only blur it. --pretrained-share draws the mean back to the pre-trained weights
+that the config of --run names.
 """
 
 import argparse
