@@ -31,7 +31,7 @@ class PlantedLM(LanguageModel):
         self.width, self.layers = WIDTH, STATES - 1
         self.noise = nn.Parameter(torch.randn(STATES, WIDTH, WIDTH), requires_grad=False)
 
-    def teacher_forced(self, speech, mask, prompts, texts):
+    def teacher_forced(self, speech, mask, prompts, texts, summary=None):
         mean = (speech * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         noise = torch.sin(300 * mean)  # changes wildly with the input, and not with the label
         states = [(mean if layer == J else noise @ self.noise[layer])[:, None] for layer in range(STATES)]

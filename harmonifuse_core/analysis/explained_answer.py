@@ -90,8 +90,8 @@ class ExplainedAnswer:
 
     def _heard(self, speech: Tensor, summary: Tensor | None) -> Tensor:
         texts = None if self.text is None else [list(self.text)] * len(speech)
-        prompts, extra = [list(self.prompt_ids)] * len(speech), () if summary is None else (summary,)
-        return self._answer(self.model.lm.teacher_forced(speech, self._mask(speech), prompts, texts, *extra))
+        prompts = [list(self.prompt_ids)] * len(speech)
+        return self._answer(self.model.lm.teacher_forced(speech, self._mask(speech), prompts, texts, summary))
 
     def _mask(self, speech: Tensor) -> Tensor:
         return torch.ones(speech.shape[:2], dtype=torch.bool, device=speech.device)

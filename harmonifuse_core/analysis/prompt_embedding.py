@@ -49,7 +49,6 @@ def forced_with_embeddings(
     name = next(n for n, module in wrapped.named_modules() if module is table)
     longer = torch.cat([table.weight, prompt.reshape(count * length, -1).to(table.weight)])
     texts = None if text is None else [list(text)] * count
-    extra = () if summary is None else (summary,)
     return torch.func.functional_call(
-        wrapped, {f"{name}.weight": longer}, (speech, mask, ids, texts, *extra), tie_weights=False
+        wrapped, {f"{name}.weight": longer}, (speech, mask, ids, texts, summary), tie_weights=False
     )

@@ -122,8 +122,7 @@ class HarmoniFuse(nn.Module):
 
     def listen(self, fused: Fused, mask: Tensor, prompts: list[list[int]], texts: list[list[int]] | None) -> LMStates:
         """The LM's states at the answer positions of speech that `fuse_encoder` fused; see `LanguageModel`."""
-        extra = () if fused.summary is None else (fused.summary,)
-        return self.lm.teacher_forced(fused.states, mask, prompts, texts, *extra)
+        return self.lm.teacher_forced(fused.states, mask, prompts, texts, fused.summary)
 
     def fuse_lm(self, states: LMStates, task: str, alpha: Tensor | None = None) -> Fused:
         return self.fusion(states.states, task, states.pooled, alpha)

@@ -23,9 +23,9 @@ class LMStates:
 class LanguageModel(nn.Module):
     """What `HarmoniFuse` needs of an LM. B batch, T frames, U text tokens, D width, L1 = layers + 1 states.
 
-    teacher_forced(speech (B, T, D), mask (B, T), prompts, texts) -> LMStates with N = max text length + 1 positions;
-        `texts` None: no text is to follow, the task is a classification and N = 1; then, where there is a speech token,
-        `summary` (B, D) may be given, to be added to it
+    teacher_forced(speech (B, T, D), mask (B, T), prompts, texts, summary=None) -> LMStates with N = max text length + 1
+        positions; `texts` None: no text is to follow, the task is a classification and N = 1; `summary` (B, D) is added
+        to the speech token, and there is none without one
     start(speech, mask, prompt) -> (LMStates with N = 1, cache): one prompt for the whole batch
     step(tokens (B,), cache) -> LMStates with N = 1; the cache grows by one position
     logits(fused (..., D)) -> (..., V)

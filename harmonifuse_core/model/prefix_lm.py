@@ -94,7 +94,7 @@ class PrefixLM(LanguageModel):
         )  # fmt: skip
         return tuple(output.hidden_states)
 
-    def teacher_forced(self, speech, mask, prompts, texts) -> LMStates:
+    def teacher_forced(self, speech, mask, prompts, texts, summary=None) -> LMStates:
         speech, mask = self._speech(speech, mask)
         embed, lengths = self.body.get_input_embeddings(), mask.sum(1).tolist()
         rows = []

@@ -56,7 +56,7 @@ class PlantedLM(LanguageModel):
             heard = 0 * heard + self.body.words(torch.tensor(prompts)[:, PLACE])
         return tuple(torch.tanh(heard)[:, None] * (k + 1) for k in range(self.layers + 1))
 
-    def teacher_forced(self, speech, mask, prompts, texts):
+    def teacher_forced(self, speech, mask, prompts, texts, summary=None):
         count = 1 if texts is None else max(map(len, texts)) + 1
         return LMStates(tuple(s.expand(-1, count, -1) for s in self.answer(speech, prompts)), None)
 
