@@ -51,23 +51,38 @@ def cpu_workers(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def side_by_side(
-    work: Callable[[list[int]], Result], batches: BATCHES, workers: int
-) -> Iterator[tuple[list[int], Result]]:
-    """Yield (batch, work(batch)) as batches finish; the longest come first where there are several workers.
+class Workers:
+    """Threads that answer batches; a context manager. Several may use one at once: what was asked first begins first.
 
-    What `work` raises is raised here, and batches that were not begun are left.
+    With one worker, or a single batch, the caller's own thread works, with all of torch's threads.
     """
-    if workers == 1 or len(batches) < 2:
-        for batch in batches:
-            yield batch, work(batch)
-        return
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(min(workers, len(batches)), "answer", initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        futures = {pool.submit(work, batch): batch for batch in reversed(batches)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)  # of threads to come; a worker's own number is its own
+
+    def __init__(self, device: torch.device):
+        self.count = cpu_workers(device)
+
+    def __enter__(self) -> "Workers":
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self.count, "answer", initializer=torch.set_num_threads, initargs=(1,))
+        return self
+
+    def __exit__(self, *_):
+        """Batches that were not begun are left."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._threads)  # of threads to come; a worker's own number is its own
+
+    def side_by_side(self, work: Callable[[list[int]], Result], batches: BATCHES) -> Iterator[tuple[list[int], Result]]:
+        """Yield (batch, work(batch)) as batches finish; the longest come first where there are several workers.
+
+        What `work` raises is raised here, and those of `batches` that were not begun are left.
+        """
+        if self.count == 1 or len(batches) < 2:
+            for batch in batches:
+                yield batch, work(batch)
+            return
+        futures = {self._pool.submit(work, batch): batch for batch in reversed(batches)}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            for future in futures:
+                future.cancel()

@@ -1,6 +1,7 @@
 """Waveforms to answers: batched by length, long audio in segments, every task on one encoder pass."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,7 +11,7 @@ import torch
 from harmonifuse_core.data.audio import SAMPLE_RATE
 from harmonifuse_core.data.batching import pad_waveforms
 from harmonifuse_core.data.segmentation import segment
-from harmonifuse_core.inference.parallel import cpu_workers, length_batches, shared_batches, side_by_side
+from harmonifuse_core.inference.parallel import Workers, length_batches, shared_batches
 from harmonifuse_core.model.beam_search import beam_search
 from harmonifuse_core.model.decoding import greedy
 from harmonifuse_core.model.fusion import Survey
@@ -34,7 +35,7 @@ class PredictOptions:
     tasks: tuple[str, ...] = ()
     prompts: dict[str, str] | None = None
     batch_seconds: float = 320.0
-    encode_seconds: float = 40.0
+    encode_seconds: float = 10.0
     batch_size: int = 32
     beams: int = 0
     encoder_alpha: dict[str, torch.Tensor] | None = None
@@ -58,27 +59,32 @@ def predict(
 
 
 def predict_stream(
-    model: HarmoniFuse, waveforms: Sequence[np.ndarray], options: PredictOptions = PredictOptions()
-) -> Iterator[tuple[int, Answers]]:
-    """Yield (index, answers) as batches finish; on a CPU as many at once as torch may use threads."""
+    model: HarmoniFuse, waveforms: Sequence[np.ndarray], options: PredictOptions = PredictOptions(),
+    workers: Workers | None = None,
+) -> Iterator[tuple[int, Answers]]:  # fmt: skip
+    """Yield (index, answers) as batches finish; on a CPU as many at once as torch may use threads.
+
+    `workers`: whose work goes on in the meantime (its own where None).
+    """
     if empty := [index for index, waveform in enumerate(waveforms) if not len(waveform)]:
         raise ValueError(f"waveform {empty[0]} holds no sample: leave it out")
     pieces = [(i, w[a:b]) for i, w in enumerate(waveforms) for a, b in segment(w, max_seconds=model.config.max_seconds)]
     missing = np.bincount([i for i, _ in pieces], minlength=len(waveforms))
     done: dict[int, list[tuple[int, Answers, float]]] = {}
-    seconds, workers = [len(w) / SAMPLE_RATE for _, w in pieces], cpu_workers(model.device)
-    batches = shared_batches(seconds, options.batch_seconds, options.batch_size, workers)
+    seconds = [len(w) / SAMPLE_RATE for _, w in pieces]
 
     def work(batch: list[int]) -> list[Answers]:
         return predict_batch(model, [pieces[place][1] for place in batch], options)
 
-    for batch, found in side_by_side(work, batches, workers):
-        for place, answer in zip(batch, found, strict=True):
-            index, piece = pieces[place]
-            done.setdefault(index, []).append((place, answer, len(piece) / SAMPLE_RATE))
-            if len(done[index]) == missing[index]:
-                parts = sorted(done.pop(index), key=lambda part: part[0])
-                yield index, stitch([p for _, p, _ in parts], [s for _, _, s in parts])
+    with nullcontext(workers) if workers else Workers(model.device) as workers:
+        batches = shared_batches(seconds, options.batch_seconds, options.batch_size, workers.count)
+        for batch, found in workers.side_by_side(work, batches):
+            for place, answer in zip(batch, found, strict=True):
+                index, piece = pieces[place]
+                done.setdefault(index, []).append((place, answer, len(piece) / SAMPLE_RATE))
+                if len(done[index]) == missing[index]:
+                    parts = sorted(done.pop(index), key=lambda part: part[0])
+                    yield index, stitch([p for _, p, _ in parts], [s for _, _, s in parts])
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """Recordings of a command line or manifest, read ahead by threads and answered window by window.
 
-What `infer`, `evaluate` and `calibrate` share. Memory is flat in the number of files: two windows of decoded audio are
-held at most, the one that the model works on and the one that is being read.
+What `infer`, `evaluate` and `calibrate` share. Memory is flat in the number of files: at most three windows of decoded
+audio are held, two that the model works on and the one that is being read.
 """
 
 import os
@@ -11,19 +11,22 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 
 from harmonifuse_core.data.audio import AudioError, Clip, load_audio
 from harmonifuse_core.data.containers import CONTAINERS
 from harmonifuse_core.data.manifest import Utterance, read_manifest
+from harmonifuse_core.inference.parallel import Workers
 from harmonifuse_core.inference.predict import Answers, PredictOptions, predict_stream
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 
 AUDIO_SUFFIXES = frozenset(suffix for container in CONTAINERS for suffix in container.suffixes)
 # The first window is small, so that the model starts while others are read; later ones are big, since they batch well.
-FIRST_CLIPS, GROWTH, MOST_CLIPS = 32, 16, 512
+FIRST_CLIPS, GROWTH, MOST_CLIPS = 64, 8, 512
 MOST_SECONDS = 1200.0  # 77 MB
 THREADS = 2
+WINDOWS = 2  # that are answered at once
 
 
 class SourceError(ValueError):
@@ -177,33 +180,46 @@ def read_windows(sources: Sequence[Source]) -> Iterator[_Window]:
 def answer_sources(
     model: HarmoniFuse, sources: Sequence[Source], options: PredictOptions = PredictOptions()
 ) -> Iterator[Answered]:  # fmt: skip
-    """Answer every recording, in the order of `sources`; one that cannot be read is Answered with its error."""
-    windows, started = read_windows(sources), time.perf_counter()
-    for window in windows:
-        good = [i for i, clip in enumerate(window.clips) if isinstance(clip, Clip)]
-        answers = dict(zip(good, _answer_clips(model, [window.clips[i] for i in good], options), strict=True))
-        spent = time.perf_counter() - started
-        total = sum(window.clips[i].seconds for i in good)
-        for index, (source, clip) in enumerate(zip(window.sources, window.clips, strict=True)):
-            answer = answers.get(index, clip)
-            if isinstance(answer, str):
-                yield Answered(source, error=answer)
-            else:
-                yield Answered(source, clip.seconds, answer, None, clip.warnings, spent * clip.seconds / total)
-        started = time.perf_counter()
+    """Answer every recording, in the order of `sources`; one that cannot be read is Answered with its error.
+
+    The next window's first batches begin while the last ones of this are worked on, so that no core waits.
+    """
+    flying, started = deque(), time.perf_counter()
+    with ThreadPoolExecutor(WINDOWS, "window") as answering, Workers(model.device) as workers:
+        most = WINDOWS if workers.count > 1 else 1
+        windows = chain(read_windows(sources), repeat(None))
+        while (window := next(windows)) or flying:
+            if window:
+                flying.append((window, answering.submit(_answer_window, model, window, options, workers)))
+            if window and len(flying) < most:
+                continue
+            window, future = flying.popleft()
+            answers = future.result()
+            spent, started = time.perf_counter() - started, time.perf_counter()
+            total = sum(clip.seconds for clip in window.clips if isinstance(clip, Clip))
+            for source, clip, answer in zip(window.sources, window.clips, answers, strict=True):
+                if isinstance(answer, str):
+                    yield Answered(source, error=answer)
+                else:
+                    yield Answered(source, clip.seconds, answer, None, clip.warnings, spent * clip.seconds / total)
 
 
-def _answer_clips(model: HarmoniFuse, clips: Sequence[Clip], options: PredictOptions) -> list[Answers | str]:
-    """Answers in order; a clip that the model refuses (too short for its front end, say) gives the reason instead."""
-    results: list[Answers | str | None] = [None] * len(clips)
-    waveforms = [clip.waveform for clip in clips]
+def _answer_window(
+    model: HarmoniFuse, window: _Window, options: PredictOptions, workers: Workers
+) -> list[Answers | str]:
+    """Answers in order; what could not be read keeps its reason, and a clip that the model refuses (too short for its
+    front end, say) gets one."""
+    results = [clip if isinstance(clip, str) else None for clip in window.clips]
+    good = [i for i, clip in enumerate(window.clips) if isinstance(clip, Clip)]
+    waveforms = [window.clips[i].waveform for i in good]
     try:
-        for index, answer in predict_stream(model, waveforms, options):
-            results[index] = answer
+        for place, answer in predict_stream(model, waveforms, options, workers):
+            results[good[place]] = answer
     except ValueError:
         for index in (i for i, result in enumerate(results) if result is None):
+            clip = window.clips[index]
             try:
-                results[index] = dict(predict_stream(model, [waveforms[index]], options))[0]
+                results[index] = dict(predict_stream(model, [clip.waveform], options, workers))[0]
             except ValueError as error:
-                results[index] = f"{clips[index].name}: the model cannot take it ({error})"
+                results[index] = f"{clip.name}: the model cannot take it ({error})"
     return results

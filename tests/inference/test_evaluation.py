@@ -210,22 +210,40 @@ def test_memory_is_bounded_by_windows_of_clips_and_of_seconds(tmp_path, monkeypa
     assert max(len(window.clips) for window in read_windows(sources)) <= 2 * source_module.THREADS
 
 
-def test_a_consumer_that_stops_early_leaves_no_thread_behind(tmp_path):
+def test_a_consumer_that_stops_early_leaves_no_thread_behind(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(source_module, "FIRST_CLIPS", 2)
+    sources = corpus(tmp_path, [{} for _ in range(12)]).sources()
     before = threading.active_count()
-    windows = read_windows(corpus(tmp_path, [{} for _ in range(12)]).sources())
-    next(windows)
-    windows.close()
-    assert threading.active_count() == before
+    for begun in (read_windows(sources), answer_sources(model, sources, PredictOptions(("ser",)))):
+        next(begun)
+        begun.close()
+        assert threading.active_count() == before
+
+
+def test_the_next_window_begins_while_this_one_is_worked_on(model, tmp_path, monkeypatch, two_threads):
+    monkeypatch.setattr(source_module, "FIRST_CLIPS", 2)
+    monkeypatch.setattr(source_module, "MOST_CLIPS", 2)
+    answer, both = source_module._answer_window, threading.Barrier(2, timeout=20)
+
+    def meet(*arguments):
+        both.wait()  # passes only if two windows are worked on at once
+        return answer(*arguments)
+
+    monkeypatch.setattr(source_module, "_answer_window", meet)
+    sources = corpus(tmp_path, [{} for _ in range(8)]).sources()
+    items = list(answer_sources(model, sources, PredictOptions(("ser",))))
+    assert [item.source.utterance.id for item in items] == [f"u{i}" for i in range(8)]
+    assert all(item.answers for item in items)
 
 
 def test_a_clip_that_the_model_refuses_is_an_error_of_that_clip_alone(model, tmp_path, monkeypatch):
     sources = corpus(tmp_path, [{} for _ in range(3)]).sources()
     predict_stream = source_module.predict_stream
 
-    def refuse(model, waveforms, options):
+    def refuse(model, waveforms, options, workers):
         if any(len(w) == round(0.5 * 16000) for w in waveforms):
             raise ValueError("a clip of 8000 samples is refused")
-        return predict_stream(model, waveforms, options)
+        return predict_stream(model, waveforms, options, workers)
 
     monkeypatch.setattr(source_module, "predict_stream", refuse)
     items = list(answer_sources(model, sources, PredictOptions(("ser",))))

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from harmonifuse_core.inference.parallel import cpu_workers, length_batches, shared_batches, side_by_side
+from harmonifuse_core.inference.parallel import Workers, cpu_workers, length_batches, shared_batches
+
+CPU = torch.device("cpu")
 
 
 def padded(seconds, batch) -> float:
@@ -47,7 +49,8 @@ def test_each_worker_computes_with_one_thread_and_the_caller_keeps_its_own(two_t
         both.wait()  # passes only if two work at once
         return threading.get_ident(), torch.get_num_threads()
 
-    found = dict((batch[0], result) for batch, result in side_by_side(work, [[0], [1]], 2))
+    with Workers(CPU) as workers:
+        found = dict((batch[0], result) for batch, result in workers.side_by_side(work, [[0], [1]]))
     assert [found[i][1] for i in (0, 1)] == [1, 1] and found[0][0] != found[1][0]
     assert torch.get_num_threads() == 2 and cpu_workers(torch.device("cpu")) == 2
     fresh = []
@@ -57,7 +60,7 @@ def test_each_worker_computes_with_one_thread_and_the_caller_keeps_its_own(two_t
     assert cpu_workers(torch.device("cuda")) == 1
 
 
-def test_an_error_is_raised_and_what_was_not_begun_is_left():
+def test_an_error_is_raised_and_what_was_not_begun_is_left(two_threads):
     begun = []
 
     def work(batch):
@@ -66,12 +69,46 @@ def test_an_error_is_raised_and_what_was_not_begun_is_left():
             raise ValueError("too short")
         return batch
 
-    with pytest.raises(ValueError, match="too short"):
-        list(side_by_side(work, [[i] for i in range(10)], 2))
-    assert begun[0] == 9 and len(begun) < 10
+    with Workers(CPU) as workers:
+        with pytest.raises(ValueError, match="too short"):
+            list(workers.side_by_side(work, [[i] for i in range(10)]))
+        assert begun[0] == 9
+        assert list(workers.side_by_side(lambda batch: batch, [[0], [1]])), "the workers stay for others"
+    assert len(begun) < 10
+
+
+def test_the_work_of_two_askers_is_done_in_turn_and_goes_to_the_right_one(two_threads):
+    order, gate = [], threading.Event()
+
+    def first(batch):
+        gate.wait(20)
+        order.append(("first", batch[0]))
+        return batch[0]
+
+    def second(batch):
+        order.append(("second", batch[0]))
+        return -batch[0]
+
+    results = {}
+
+    def ask(name, work, batches):
+        results[name] = sorted(result for _, result in workers.side_by_side(work, batches))
+
+    with Workers(CPU) as workers:
+        asking = threading.Thread(target=ask, args=("first", first, [[1], [2], [3]]))
+        asking.start()
+        while workers._pool._work_queue.qsize() < 1:  # both threads are held by the first asker's batches
+            pass
+        other = threading.Thread(target=ask, args=("second", second, [[4], [5]]))
+        other.start()
+        gate.set()
+        asking.join(20), other.join(20)
+    assert results == {"first": [1, 2, 3], "second": [-5, -4]}
+    assert [name for name, _ in order[:2]] == ["first", "first"]
 
 
 def test_one_worker_works_in_the_callers_thread():
     here = threading.get_ident()
-    found = list(side_by_side(lambda batch: threading.get_ident(), [[0], [1]], 1))
+    with Workers(torch.device("cuda")) as workers:
+        found = list(workers.side_by_side(lambda batch: threading.get_ident(), [[0], [1]]))
     assert found == [([0], here), ([1], here)]

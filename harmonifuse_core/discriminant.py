@@ -1,0 +1,114 @@
+"""Fit in closed form what a classification reads: `python -m harmonifuse_core.discriminant --run RUN --output NEW`.
+
+Encoder, gates and LM of --run stay as they are, so that its transcripts do not change by a letter. The corpora and the
+augmentation are those of its config's `data` (without mixup), drawn by their weights, the seed that of its training.
+See `training/discriminant.py` for the method. NEW gets the head; `calibrate` sets its temperature.
+Exit code: 0, 1 where it cannot be fitted.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tqdm import tqdm
+
+from harmonifuse_core.config import Config
+from harmonifuse_core.data.batching import InterleavedBatches, TaskBatch
+from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
+from harmonifuse_core.runs import RunError, RunFolder, environment, load, save_model, write_json
+from harmonifuse_core.tasks import CLASSIFICATION
+from harmonifuse_core.training.discriminant import discriminant, fit_head, gather, standardise, write_reading
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harmonifuse_core.discriminant", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--run", required=True, help="run folder whose weights the result keeps")
+    parser.add_argument("--output", required=True, help="new run folder")
+    parser.add_argument("--task", default="ser", help="a classification task (default ser)")
+    parser.add_argument(
+        "--samples", type=int, default=6000, help="augmented utterances (6000); a third more for the head"
+    )
+    parser.add_argument("--shrinkage", type=float, default=0.3, help="of the covariance, 0 to 1 (default 0.3)")
+    parser.add_argument("--strength", type=float, default=1.0, help="of the scores in the token, in words (default 1)")
+    return parser
+
+
+class Draws:
+    """Batches of one task, in the order that training would draw them, each once."""
+
+    def __init__(self, config: Config, task: str, tokenizer):
+        corpora = tuple(corpus for corpus in config.data.train if corpus.task == task)
+        augment = replace(config.data.augment, mixup_probability=0.0)  # a mixed utterance has no class
+        data = replace(config.data, train=corpora, teacher="", augment=augment)
+        self.batches = InterleavedBatches(data, config.training, config.model.tasks, tokenizer)
+        self.task, self.augment, self.number = task, augment, 0
+
+    def take(self, samples: int, words: str) -> Iterator[TaskBatch]:
+        """The next batches, until they hold `samples` utterances."""
+        with tqdm(total=samples, unit="utterance", desc=words) as bar:
+            while bar.n < samples:
+                batch = self.batches.step(self.number)[0][self.task]
+                self.number += 1
+                yield batch
+                bar.update(len(batch))
+
+
+def with_reading(run: RunFolder, task: str) -> tuple[HarmoniFuse, Config]:
+    """The run's model with a reading of layers that has room for the task's scores. Raises RunError."""
+    config, model = run.config(), load(run)
+    spec = config.model.task(task)
+    if spec.kind != CLASSIFICATION:
+        raise RunError(f"task {task!r} is {spec.kind}: a discriminant needs classes")
+    if sum(t.kind == CLASSIFICATION for t in config.model.tasks) > 1:
+        raise RunError(f"{run.path} classifies more than {task!r}: they would share the one speech token")
+    if not config.model.lm.speech_token:
+        raise RunError(f"{run.path} has no speech token to add the scores to: lm.kind whisper, lm.speech_token true")
+    lm = replace(config.model.lm, speech_token_layers=2 * len(spec.labels))
+    config = replace(config, model=replace(config.model, lm=lm))
+    built = build_model(
+        config.model, encoder_hf=model.encoder.hf_config, lm_hf=model.lm.hf_config, tokenizer=model.tokenizer
+    )
+    kept = {name: value for name, value in model.state_dict().items() if not name.startswith("summary.")}
+    built.load_state_dict(kept, strict=False)
+    return built.eval(), config
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        run, output = RunFolder(options.run), RunFolder(options.output)
+        if output.path.exists():
+            raise RunError(f"{output.path} exists; name a new folder")
+        if not 0 <= options.shrinkage <= 1 or options.strength <= 0 or options.samples < 1:
+            raise RunError("--shrinkage goes from 0 to 1; --strength and --samples are above 0")
+        model, config = with_reading(run, options.task)
+        draws, labels = Draws(config, options.task, model.tokenizer), config.model.task(options.task).labels
+        found = gather(model, options.task, draws.take(options.samples, "layers"), draws.augment)
+        values = standardise(model, found)
+        weights, offsets = discriminant(values, found.labels, labels, options.shrinkage)
+        write_reading(model, weights, offsets, options.strength, config.training.seed)
+        explained, same = fit_head(model, options.task, draws.take(-(-options.samples // 3), "head"), draws.augment)
+        made = {
+            "discriminant_of": str(run.path), "task": options.task, "samples": len(found.labels),
+            "shrinkage": options.shrinkage, "strength": options.strength, "seed": config.training.seed,
+            "head_explains": round(explained, 4), "head_agrees": round(same, 4),
+        }  # fmt: skip
+        output.path.mkdir(parents=True)
+        for file in (run.metrics_file, run.log_file):
+            if file.is_file():
+                shutil.copy(file, output.path / file.name)
+        write_json(output.environment_file, environment() | made)
+        save_model(model, output, config)
+    except (ValueError, OSError) as error:
+        print(f"discriminant: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.task}: the head explains {explained:.1%} of the scores and names the same class in {same:.1%}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

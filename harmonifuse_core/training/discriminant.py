@@ -1,0 +1,129 @@
+"""What a classification reads from the layers, fitted in closed form: linear discriminant analysis, then a ridge.
+
+An encoder that learns a few actors by gradient tells them from all others; the discriminant of its layers' statistics
+over augmented utterances, with a shrunk covariance (Ledoit and Wolf 2004 shrink likewise), leaves the encoder as it is.
+
+1. `Statistics`: each layer's mean and deviation over the utterance, standardised, times the gate's alpha.
+2. `discriminant`: scores of C classes, linear in them, all classes equally likely before.
+3. `write_reading`: the scores are added to the speech token along directions of their own.
+4. `fit_head`: the head finds them in the fused LM state, by ridge regression, over all prompts.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor, nn
+
+from harmonifuse_core.config import AugmentConfig
+from harmonifuse_core.data.batching import TaskBatch
+from harmonifuse_core.model.harmonifuse import HarmoniFuse
+
+SPREAD = 2.0  # standard deviation of the head's logits over utterances and classes; `calibrate` sets it right
+RIDGE = 1e-3  # of the mean variance of the state's elements
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of N utterances: raw statistics (N, L1, 2 D) of the layers, the gate's alpha (N, L1), classes (N,)."""
+
+    raw: Tensor
+    alpha: Tensor
+    labels: np.ndarray
+
+
+@torch.no_grad()
+def gather(model: HarmoniFuse, task: str, batches: Iterator[TaskBatch], augment: AugmentConfig | None) -> Statistics:
+    """Statistics of augmented utterances, as `HarmoniFuse.fuse_encoder` takes them."""
+    raw, alpha, labels = [], [], []
+    for batch in batches:
+        states = model.encode(batch.waveforms, batch.lengths, augment)
+        alpha.append(model.gate(states.states, states.mask, task).alpha)
+        raw.append(model.summary.statistics(map(model.gate.norm, states.states), model.spoken(states.mask)))
+        labels.append(batch.labels.numpy())
+    return Statistics(torch.cat(raw), torch.cat(alpha), np.concatenate(labels))
+
+
+@torch.no_grad()
+def standardise(model: HarmoniFuse, found: Statistics) -> np.ndarray:
+    """Set the summary's running averages to those of all utterances; returns what it weighs, (N, L1 * 2 D)."""
+    running = model.summary.standardise
+    running.mean.copy_(found.raw.mean(0))
+    running.variance.copy_(found.raw.var(0, correction=0))
+    running.started.fill_(1.0)
+    return model.summary.weigh(found.raw, found.alpha).flatten(1).numpy()
+
+
+def discriminant(
+    values: np.ndarray, labels: np.ndarray, names: Sequence[str], shrinkage: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (C, F) and offsets (C,) of the classes' scores on `values` (N, F) of classes `labels` (N,).
+
+    Centred over the classes, of unit spread on `values`, all classes equally likely before. Raises ValueError where one
+    of `names` has fewer than two utterances: its covariance is unknown.
+    """
+    counts, classes = np.bincount(labels, minlength=len(names)), len(names)
+    if counts.min() < 2:
+        few = int(counts.argmin())
+        raise ValueError(f"{names[few]!r} has {counts[few]} utterances among these; the discriminant needs two of each")
+    fit = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=np.full(classes, 1 / classes))
+    fit.fit(values, labels)
+    weights, offsets = fit.coef_, fit.intercept_
+    if classes == 2:  # scikit-learn gives one row, of the second class against the first
+        weights, offsets = np.concatenate([-weights, weights]) / 2, np.concatenate([-offsets, offsets]) / 2
+    weights, offsets = weights - weights.mean(0), offsets - offsets.mean()
+    spread = float(np.std(values @ weights.T + offsets))
+    return weights / spread, offsets / spread
+
+
+@torch.no_grad()
+def write_reading(model: HarmoniFuse, weights: np.ndarray, offsets: np.ndarray, strength: float, seed: int):
+    """Make the summary add sum_c score_c u_c to the speech token; u_c: orthogonal, as long in all as `strength` words.
+
+    gelu(x) - gelu(-x) = x, so 2 C hidden units pass C linear scores.
+    """
+    summary, classes = model.summary, len(weights)
+    directions = torch.empty(model.lm.width, classes)
+    nn.init.orthogonal_(directions, generator=torch.Generator().manual_seed(seed))
+    word = float(model.lm.body.embed_tokens.weight.norm(dim=-1).mean())
+    directions *= strength * word / classes**0.5
+    for sign, rows in ((1.0, slice(0, classes)), (-1.0, slice(classes, 2 * classes))):
+        summary.inner.weight[rows] = sign * torch.from_numpy(weights).float()
+        summary.inner.bias[rows] = sign * torch.from_numpy(offsets).float()
+        summary.output.weight[:, rows] = sign * directions
+
+
+@torch.no_grad()
+def fit_head(
+    model: HarmoniFuse, task: str, batches: Iterator[TaskBatch], augment: AugmentConfig | None
+) -> tuple[float, float]:
+    """Fit the head's outputs to the scores, times `SPREAD`, over utterances and their prompts.
+
+    Returns which share of the scores' variance it explains, and in which share of the utterances the head's class is
+    that of the highest score: both fall short of 1 by what the LM does with the token.
+    """
+    states, scores, classes = [], [], model.heads[task].output.out_features
+    for batch in batches:
+        encoded = model.encode(batch.waveforms, batch.lengths, augment)
+        fused = model.fuse_encoder(encoded, task)
+        statistics = model.summary.statistics(map(model.gate.norm, encoded.states), model.spoken(encoded.mask))
+        scores.append(model.summary.inner(model.summary.weigh(statistics, fused.alpha).flatten(1))[:, :classes])
+        prompts = [model.tokenizer.prompt_ids(prompt) for prompt in batch.prompts]
+        answer = model.fuse_lm(model.listen(fused, encoded.mask, prompts, None), task).states[:, 0]
+        states.append(nn.functional.layer_norm(answer, answer.shape[-1:]))
+    state, wanted = torch.cat(states).double(), SPREAD * torch.cat(scores).double()
+    centre, level = state.mean(0), wanted.mean(0)
+    state, wanted = state - centre, wanted - level
+    gram = state.T @ state
+    gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    solution = torch.linalg.solve(gram, state.T @ wanted)  # (D, C)
+    head = model.heads[task]
+    head.output.weight.copy_(solution.T)
+    head.output.bias.copy_(level - centre @ solution)
+    head.temperature.fill_(1.0)
+    found = state @ solution
+    explained = 1 - float((found - wanted).square().sum() / wanted.square().sum())
+    same = ((found + level).argmax(1) == (wanted + level).argmax(1)).double().mean()
+    return explained, float(same)

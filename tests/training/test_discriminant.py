@@ -1,0 +1,122 @@
+"""The closed-form reading of layers: planted classes are found, scores pass exactly, and the words stay the same."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from factories import tiny_corpus, tiny_model, tiny_run, tone
+
+from harmonifuse_core.discriminant import main
+from harmonifuse_core.inference.predict import PredictOptions, predict
+from harmonifuse_core.runs import RunFolder, load
+from harmonifuse_core.training.discriminant import discriminant, write_reading
+
+TOKEN = {"model__lm__speech_token": True}
+NAMES = "abcd"
+
+
+def planted(classes: int, per_class: int = 40, features: int = 30):
+    """Classes that differ in two features, under a nuisance as large that all features share."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), per_class)
+    values = rng.standard_normal((len(labels), features)) + 3 * rng.standard_normal((len(labels), 1))
+    values[:, 0] += 3 * labels
+    return values, labels
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_planted_classes_are_found_under_a_nuisance(classes):
+    values, labels = planted(classes)
+    weights, offsets = discriminant(values, labels, NAMES[:classes], 0.3)
+    scores = values @ weights.T + offsets
+    assert weights.shape == (classes, 30) and np.mean(scores.argmax(1) == labels) > 0.8
+    np.testing.assert_allclose(scores.sum(1), 0, atol=1e-9)
+    assert np.std(scores) == pytest.approx(1)
+
+
+def test_a_rare_class_is_as_likely_before_as_the_others():
+    values, labels = planted(2, 200)
+    rare = np.flatnonzero((labels == 0) | (np.arange(len(labels)) % 10 == 0))
+    weights, offsets = discriminant(values[rare], labels[rare], NAMES[:2], 0.3)
+    found = (values @ weights.T + offsets).argmax(1)
+    assert min(np.mean(found[labels == c] == c) for c in (0, 1)) > 0.8
+
+
+def test_a_class_without_utterances_is_refused():
+    with pytest.raises(ValueError, match="'c' has 0 utterances"):
+        discriminant(np.zeros((4, 2)), np.array([0, 0, 1, 1]), NAMES[:3], 0.3)
+
+
+@torch.no_grad()
+def test_scores_pass_the_hidden_layer_exactly_along_directions_of_their_own():
+    model = tiny_model("whisper", **TOKEN, model__lm__speech_token_layers=16)
+    rng = np.random.default_rng(0)
+    weights, offsets = rng.standard_normal((8, 3 * 32)) / 10, rng.standard_normal(8)
+    write_reading(model, weights, offsets, strength=2.0, seed=1)
+    weighed = torch.randn(5, 3, 32)
+    directions = model.summary.output.weight[:, :8]
+    scores = weighed.flatten(1) @ torch.from_numpy(weights).float().T + torch.from_numpy(offsets).float()
+    torch.testing.assert_close(model.summary(weighed), scores @ directions.T, atol=1e-4, rtol=1e-4)
+    gram = directions.T @ directions
+    word = float(model.lm.body.embed_tokens.weight.norm(dim=-1).mean())
+    torch.testing.assert_close(gram, torch.eye(8) * (2 * word) ** 2 / 8, atol=1e-5, rtol=1e-4)
+
+
+def corpus_run(folder, **changes):
+    """A run whose eight emotions are told by pitch."""
+    _, ser = tiny_corpus(folder, n=8)
+    train = [{"manifest": str(ser), "task": "ser"}]
+    settings = TOKEN | {"data__train": train, "data__augment": {"gain_db": 3.0, "mixup_probability": 0.5}} | changes
+    return tiny_run(folder, "plain", "whisper", seed=2, **settings)
+
+
+def test_the_command_names_the_planted_emotions_and_leaves_the_words(tmp_path):
+    run, output = corpus_run(tmp_path), tmp_path / "fitted"
+    command = ["--run", str(run.path), "--output", str(output), "--samples", "64", "--strength", "4"]
+    assert main(command) == 0
+    before, after = load(run), load(output)
+    clips = [tone(0.5 + 0.5 * (i % 5) / 4, 180 * 1.15**i, seed=i) for i in range(8)]
+    answers = predict(after, clips)
+    assert [a["asr"].text for a in answers] == [a["asr"].text for a in predict(before, clips)]
+    labels = after.config.task("ser").labels
+    hits = sum(a["ser"].label == labels[i] for i, a in enumerate(answers))
+    assert hits >= 6, [a["ser"].label for a in answers]
+    made = json.loads(RunFolder(output).environment_file.read_text())
+    assert made["discriminant_of"] == str(run.path) and made["samples"] >= 64 and made["head_agrees"] > 0.7
+    kept = before.state_dict()
+    changed = {n for n, t in after.state_dict().items() if n in kept and not torch.equal(t, kept[n])}
+    assert changed <= {"heads.ser.output.weight", "heads.ser.output.bias"}
+    again = tmp_path / "again"
+    assert main([*command[:3], str(again), *command[4:]]) == 0
+    fresh = load(again).state_dict()
+    assert all(torch.equal(t, fresh[n]) for n, t in after.state_dict().items())
+
+
+def test_removing_every_layer_removes_what_the_reading_says(tmp_path):
+    """alpha on one layer that says nothing of the emotion: the scores follow alpha, as in any reading of layers."""
+    run, output = corpus_run(tmp_path), tmp_path / "fitted"
+    assert main(["--run", str(run.path), "--output", str(output), "--samples", "40"]) == 0
+    model, clip = load(output), [tone(0.7, 240.0)]
+    full = predict(model, clip, PredictOptions(("ser",)))[0]["ser"].probabilities
+    alone = PredictOptions(("ser",), encoder_alpha={"ser": torch.tensor([1.0, 0.0, 0.0])})
+    assert predict(model, clip, alone)[0]["ser"].probabilities != pytest.approx(full, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({}, ["--task", "asr"], "a discriminant needs classes"),
+        ({}, ["--task", "age"], "task 'age' is unknown"),
+        ({}, ["--shrinkage", "1.5"], "--shrinkage goes from 0 to 1"),
+        ({}, ["--samples", "3"], "the discriminant needs two of each"),
+        ({"model__lm__speech_token": False}, [], "has no speech token"),
+        ({"data__train": []}, [], "no corpus"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(tmp_path, capsys, changes, arguments, message):
+    run, output = corpus_run(tmp_path, **changes), tmp_path / "fitted"
+    assert main(["--run", str(run.path), "--output", str(output), *arguments]) == 1
+    assert message in capsys.readouterr().err and not output.exists()
+    assert main(["--run", str(run.path), "--output", str(run.path)]) == 1
+    assert "exists; name a new folder" in capsys.readouterr().err
