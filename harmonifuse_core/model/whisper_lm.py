@@ -13,6 +13,7 @@ from transformers import WhisperConfig, WhisperModel
 
 from harmonifuse_core.config import LMConfig
 from harmonifuse_core.model.encoder import read_hf_config
+from harmonifuse_core.model.few_rows import FewRows
 from harmonifuse_core.model.lm import LanguageModel, LMStates, answer_positions, pad_ids, pooled_positions
 from harmonifuse_core.model.silence import Silence
 from harmonifuse_core.model.standardise import RunningStandardise
@@ -113,6 +114,7 @@ class WhisperLM(LanguageModel):
         super().__init__(config, hf_config, tokenizer)
         self.body = body
         self.silence: Silence | None = None  # the encoder's, where it has one
+        self.few_rows = FewRows()
         self.width, self.layers = hf_config.d_model, hf_config.decoder_layers
         self.max_positions = hf_config.max_target_positions
         self.bridge = nn.Identity() if speech_width == self.width else nn.Linear(speech_width, self.width)
@@ -124,7 +126,7 @@ class WhisperLM(LanguageModel):
     def logits(self, fused: Tensor) -> Tensor:
         words = self.body.embed_tokens.weight
         if fused.ndim == 2 and fused.device.type == "cpu" and not torch.is_grad_enabled():
-            return torch.mm(words, fused.T).T  # 1.6 times as fast as `linear` for the few rows of a decoding step
+            return self.few_rows.product(fused, words)
         return nn.functional.linear(fused, words)
 
     def _memory(self, speech: Tensor, mask: Tensor):
