@@ -39,6 +39,16 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def slow_precision(precision: str, device: torch.device) -> str:
+    """Words of warning where products in `precision` take far longer on `device` than in float32; else empty."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    if precision != "bfloat16" or device.type != "cpu" or capability.startswith(("AVX512", "AMX")):
+        return ""
+    return (
+        f"this CPU ({capability}) has no bfloat16: a step may take 20 times as long as with training.precision=float32"
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     trackers = None
@@ -55,6 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_yaml(options.config, options.overrides)
         if options.init_share != 1 and not options.init:
             raise ValueError(f"--init-share is {options.init_share:g} of no run: name one with --init")
+        if slow := slow_precision(config.training.precision, processes.device):
+            logging.warning(slow)
+            print(f"train: {slow}", file=sys.stderr)
         keep_freed_memory()
         torch.manual_seed(config.training.seed)
         model = build_model(config.model)

@@ -21,7 +21,7 @@ from harmonifuse_core.data.manifest import read_manifest
 from harmonifuse_core.inference.predict import PredictOptions
 from harmonifuse_core.model.harmonifuse import build_model
 from harmonifuse_core.runs import RunFolder
-from harmonifuse_core.train import main
+from harmonifuse_core.train import main, slow_precision
 from harmonifuse_core.training.checkpoints import list_checkpoints
 from harmonifuse_core.training.loop import Trainer, TrainingError, summary
 
@@ -299,3 +299,15 @@ def test_the_other_tasks_parameters_get_no_gradient_from_a_task(tmp_path):
     model({"asr": batches["asr"]})["asr"].loss.backward()
     assert bool(model.gate.logits.grad[0].any()) and not model.gate.logits.grad[1].any()
     assert not model.fusion.task_bias.grad[1].any() and model.heads["ser"].output.weight.grad is None
+
+
+def test_bfloat16_on_a_cpu_without_it_is_warned_of(monkeypatch):
+    for capability, precision, device, warned in (
+        ("AVX2", "bfloat16", "cpu", True),
+        ("AVX512", "bfloat16", "cpu", False),
+        ("AVX2", "auto", "cpu", False),
+        ("AVX2", "bfloat16", "cuda", False),
+    ):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda given=capability: given)
+        assert bool(slow_precision(precision, torch.device(device))) == warned
+        assert not warned or "training.precision=float32" in slow_precision(precision, torch.device(device))
