@@ -43,7 +43,7 @@ class Draws:
     def __init__(self, config: Config, task: str, tokenizer):
         corpora = tuple(corpus for corpus in config.data.train if corpus.task == task)
         augment = replace(config.data.augment, mixup_probability=0.0)  # a mixed utterance has no class
-        data = replace(config.data, train=corpora, teacher="", augment=augment)
+        data = replace(config.data, train=corpora, dev=(), teacher="", augment=augment)
         self.batches = InterleavedBatches(data, config.training, config.model.tasks, tokenizer)
         self.task, self.augment, self.number = task, augment, 0
 

@@ -1,7 +1,8 @@
 """A few rows times a large matrix that stays the same, on a CPU: the vocabulary at each decoding step.
 
 A library that packs the matrix anew at every product spends more time on that than on the product. oneDNN keeps it
-packed: 1.5 to 1.7 times as fast, softmax and all, for 18 to 60 rows of 51,864 x 384 (tests/benchmarks/test_few_rows.py).
+packed: 1.5 to 1.7 times as fast, softmax and all, for 18 to 60 rows of 51,864 x 384
+(tests/benchmarks/test_few_rows.py).
 """
 
 import torch

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperModel
 
 from harmonifuse_core.config import LMConfig
+from harmonifuse_core.model import few_positions
 from harmonifuse_core.model.encoder import read_hf_config
 from harmonifuse_core.model.few_rows import FewRows
 from harmonifuse_core.model.lm import LanguageModel, LMStates, answer_positions, pad_ids, pooled_positions
@@ -32,6 +33,7 @@ class WhisperCache:
     place of each row's utterance among those held; slots (R,): its number among that utterance's rows. Both None while
     row and utterance are the same.
     queries: where a list is given, the cross-attention's (B, H, N, D / H) of every block are added to it.
+    speech (B, T, D): asked without keys and values, where so few positions ask that these are not worth it.
     """
 
     cross: list[tuple[Tensor, Tensor]]
@@ -43,6 +45,7 @@ class WhisperCache:
     slots: Tensor | None = None
     width: int = 1
     queries: list[Tensor] | None = None
+    speech: Tensor | None = None
 
     def select(self, rows: Tensor):
         """Keep, repeat or reorder these rows (R,); those of one utterance must stay side by side and in order."""
@@ -129,11 +132,17 @@ class WhisperLM(LanguageModel):
             return self.few_rows.product(fused, words)
         return nn.functional.linear(fused, words)
 
-    def _memory(self, speech: Tensor, mask: Tensor):
-        """The speech (B, T, D), its cross-attention keys and values a layer, and its (B, 1, 1, T) mask or None.
+    def _speech(self, speech: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The speech (B, T, D) as the LM hears it, and its (B, 1, 1, T) mask or None.
 
         With the encoder's silence, the mask holds what is added to the scores."""
         speech = self.bridge(speech)
+        if self.silence is not None:
+            return speech, self.silence.scores(mask).to(speech.dtype)
+        return speech, None if bool(mask.all()) else mask[:, None, None, :]
+
+    def _memory(self, speech: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Cross-attention keys and values of `_speech`, a pair a layer."""
         cross = []
         for block in self.body.layers:
             attention = block.encoder_attn
@@ -141,9 +150,7 @@ class WhisperLM(LanguageModel):
             if not torch.is_grad_enabled():  # every decoding step reads them again: a head's lie together in memory
                 pair = (part.contiguous() for part in pair)
             cross.append(tuple(pair))
-        if self.silence is not None:
-            return speech, cross, self.silence.scores(mask).to(cross[0][0].dtype)
-        return speech, cross, None if bool(mask.all()) else mask[:, None, None, :]
+        return cross
 
     def _embed(self, ids: Tensor, offset: int) -> Tensor:
         """Token and position embeddings (B, N, D) of `ids` (B, N), whose first stands at position `offset`."""
@@ -180,7 +187,10 @@ class WhisperLM(LanguageModel):
             query = split_heads(cache.by_utterance(query), heads)  # hypotheses of one utterance ask its speech together
             if cache.queries is not None:
                 cache.queries.append(query)
-            mixed = attend(query, *cache.cross[index], attn_mask=cache.speech_mask)
+            if cache.speech is None:
+                mixed = attend(query, *cache.cross[index], attn_mask=cache.speech_mask)
+            else:
+                mixed = few_positions.attend(query, cache.speech, cross, cache.speech_mask)
             hidden = hidden + cross.out_proj(cache.by_row(mixed.transpose(1, 2).flatten(2)))
             hidden = hidden + block.fc2(nn.functional.gelu(block.fc1(block.final_layer_norm(hidden))))
             states.append(hidden)
@@ -188,29 +198,34 @@ class WhisperLM(LanguageModel):
         return tuple(states)
 
     def teacher_forced(self, speech, mask, prompts, texts, summary=None) -> LMStates:
-        speech, cross, speech_mask = self._memory(speech, mask)
+        speech, speech_mask = self._speech(speech, mask)
         lengths = [len(p) for p in prompts]
         if texts is None and self.config.speech_token:
             hidden, lengths = self._with_token(prompts, speech, mask, summary), [n + 1 for n in lengths]
         else:
             rows = prompts if texts is None else [p + t for p, t in zip(prompts, texts, strict=True)]
             hidden = self._embed(pad_ids(rows, self.tokenizer.end, speech.device), 0)
-        states = self._blocks(hidden, WhisperCache(cross, speech_mask))
+        if few_positions.few(hidden.shape[1], self.body.layers[0].encoder_attn.num_heads, self.width):
+            cache = WhisperCache([], speech_mask, speech=speech)
+        else:
+            cache = WhisperCache(self._memory(speech), speech_mask)
+        states = self._blocks(hidden, cache)
         pooled = pooled_positions(states, lengths) if self.wants_pooled else None
         count = max(map(len, texts or [[]])) + 1
         return LMStates(answer_positions(states, [n - 1 for n in lengths], count), pooled)
 
     def cross_attention(self, speech, ids: list[int], frames: int) -> Tensor:
         mask = torch.ones(speech.shape[:2], dtype=torch.bool, device=speech.device)
-        speech, cross, speech_mask = self._memory(speech, mask)
+        speech, speech_mask = self._speech(speech, mask)
+        cross = self._memory(speech)
         cache = WhisperCache(cross, speech_mask, queries=[])
         self._blocks(self._embed(torch.tensor([ids], device=speech.device), 0), cache)
         scores = [q @ k[:, :, :frames].mT / q.shape[-1] ** 0.5 for q, (k, _) in zip(cache.queries, cross, strict=True)]
         return torch.softmax(torch.cat(scores).float(), -1)
 
     def start(self, speech, mask, prompt: list[int]) -> tuple[LMStates, WhisperCache]:
-        speech, cross, speech_mask = self._memory(speech, mask)
-        cache = WhisperCache(cross, speech_mask)
+        speech, speech_mask = self._speech(speech, mask)
+        cache = WhisperCache(self._memory(speech), speech_mask)
         states = self._blocks(self._embed(torch.tensor(prompt, device=speech.device).expand(len(speech), -1), 0), cache)
         if self.wants_pooled:
             cache.pooled = tuple(s.mean(1) for s in states)

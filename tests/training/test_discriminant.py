@@ -67,7 +67,17 @@ def corpus_run(folder, **changes):
     """A run whose eight emotions are told by pitch."""
     _, ser = tiny_corpus(folder, n=8)
     train = [{"manifest": str(ser), "task": "ser"}]
-    settings = TOKEN | {"data__train": train, "data__augment": {"gain_db": 3.0, "mixup_probability": 0.5}} | changes
+    taught = {"manifest": "texts.jsonl", "task": "asr", "teacher": True}  # neither opened nor in the way
+    settings = (
+        TOKEN
+        | {
+            "data__dev": [taught],
+            "data__teacher": "teacher",
+            "data__train": train,
+            "data__augment": {"gain_db": 3.0, "mixup_probability": 0.5},
+        }
+        | changes
+    )
     return tiny_run(folder, "plain", "whisper", seed=2, **settings)
 
 
