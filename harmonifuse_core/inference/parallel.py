@@ -5,7 +5,8 @@ threads answers N batches at once, each with one thread; a single batch, or an a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 import numpy as np
@@ -73,15 +74,21 @@ class Workers:
     def side_by_side(self, work: Callable[[list[int]], Result], batches: BATCHES) -> Iterator[tuple[list[int], Result]]:
         """Yield (batch, work(batch)) as batches finish; the longest come first where there are several workers.
 
-        What `work` raises is raised here, and those of `batches` that were not begun are left.
+        What `work` raises is raised here, and those of `batches` that were not begun are left. Raises CancelledError or
+        RuntimeError where the workers end meanwhile.
         """
         if self.count == 1 or len(batches) < 2:
             for batch in batches:
                 yield batch, work(batch)
             return
-        futures = {self._pool.submit(work, batch): batch for batch in reversed(batches)}
+        futures, done = {}, SimpleQueue()  # `as_completed` would wait for ever for what `__exit__` cancels
         try:
-            for future in as_completed(futures):
+            for batch in reversed(batches):
+                future = self._pool.submit(work, batch)
+                futures[future] = batch
+                future.add_done_callback(done.put)
+            for _ in batches:
+                future = done.get()
                 yield futures[future], future.result()
         finally:
             for future in futures:

@@ -141,8 +141,8 @@ class WhisperLM(LanguageModel):
             return speech, self.silence.scores(mask).to(speech.dtype)
         return speech, None if bool(mask.all()) else mask[:, None, None, :]
 
-    def _memory(self, speech: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Cross-attention keys and values of `_speech`, a pair a layer."""
+    def _memory(self, speech: Tensor, speech_mask: Tensor | None, **more) -> WhisperCache:
+        """A cache with the cross-attention keys and values of `_speech`, a pair a layer."""
         cross = []
         for block in self.body.layers:
             attention = block.encoder_attn
@@ -150,7 +150,9 @@ class WhisperLM(LanguageModel):
             if not torch.is_grad_enabled():  # every decoding step reads them again: a head's lie together in memory
                 pair = (part.contiguous() for part in pair)
             cross.append(tuple(pair))
-        return cross
+        if speech_mask is not None and speech_mask.dtype != torch.bool:
+            speech_mask = speech_mask.to(cross[0][0].dtype)  # autocast may have made the keys narrower
+        return WhisperCache(cross, speech_mask, **more)
 
     def _embed(self, ids: Tensor, offset: int) -> Tensor:
         """Token and position embeddings (B, N, D) of `ids` (B, N), whose first stands at position `offset`."""
@@ -208,7 +210,7 @@ class WhisperLM(LanguageModel):
         if few_positions.few(hidden.shape[1], self.body.layers[0].encoder_attn.num_heads, self.width):
             cache = WhisperCache([], speech_mask, speech=speech)
         else:
-            cache = WhisperCache(self._memory(speech), speech_mask)
+            cache = self._memory(speech, speech_mask)
         states = self._blocks(hidden, cache)
         pooled = pooled_positions(states, lengths) if self.wants_pooled else None
         count = max(map(len, texts or [[]])) + 1
@@ -216,16 +218,16 @@ class WhisperLM(LanguageModel):
 
     def cross_attention(self, speech, ids: list[int], frames: int) -> Tensor:
         mask = torch.ones(speech.shape[:2], dtype=torch.bool, device=speech.device)
-        speech, speech_mask = self._speech(speech, mask)
-        cross = self._memory(speech)
-        cache = WhisperCache(cross, speech_mask, queries=[])
+        cache = self._memory(*self._speech(speech, mask), queries=[])
         self._blocks(self._embed(torch.tensor([ids], device=speech.device), 0), cache)
-        scores = [q @ k[:, :, :frames].mT / q.shape[-1] ** 0.5 for q, (k, _) in zip(cache.queries, cross, strict=True)]
+        scores = [
+            q @ k[:, :, :frames].mT / q.shape[-1] ** 0.5 for q, (k, _) in zip(cache.queries, cache.cross, strict=True)
+        ]
         return torch.softmax(torch.cat(scores).float(), -1)
 
     def start(self, speech, mask, prompt: list[int]) -> tuple[LMStates, WhisperCache]:
         speech, speech_mask = self._speech(speech, mask)
-        cache = WhisperCache(self._memory(speech), speech_mask)
+        cache = self._memory(speech, speech_mask)
         states = self._blocks(self._embed(torch.tensor(prompt, device=speech.device).expand(len(speech), -1), 0), cache)
         if self.wants_pooled:
             cache.pooled = tuple(s.mean(1) for s in states)

@@ -1,6 +1,7 @@
 """Batches side by side: what is in them, who works on them, and what an error or an early end leaves behind."""
 
 import threading
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -112,3 +113,27 @@ def test_one_worker_works_in_the_callers_thread():
     with Workers(torch.device("cuda")) as workers:
         found = list(workers.side_by_side(lambda batch: threading.get_ident(), [[0], [1]]))
     assert found == [([0], here), ([1], here)]
+
+
+def test_who_waits_for_workers_that_end_is_told(two_threads):
+    both, end, told = threading.Barrier(3, timeout=20), threading.Event(), []
+
+    def work(batch):
+        if batch[0] > 1:
+            both.wait()  # the two that run, and the test
+        end.wait(20)
+        return batch[0]
+
+    def ask():
+        try:
+            list(workers.side_by_side(work, [[0], [1], [2], [3]]))
+        except CancelledError as error:
+            told.append(error)
+
+    asking = threading.Thread(target=ask)
+    with Workers(CPU) as workers:
+        asking.start()
+        both.wait()
+        threading.Timer(0.2, end.set).start()  # when __exit__ has cancelled what was not begun
+    asking.join(20)
+    assert not asking.is_alive() and told

@@ -38,4 +38,4 @@ def test_a_matrix_that_learns_is_never_kept():
     few.product(rows, matrix)
     matrix.data.add_(1.0)  # which no version tells of
     torch.testing.assert_close(few.product(rows, matrix), rows @ matrix.T, atol=1e-5, rtol=1e-5)
-    assert few._packed is None and isinstance(copy.deepcopy(few), FewRows)
+    assert few._kept is None and isinstance(copy.deepcopy(few), FewRows)
