@@ -1,6 +1,7 @@
 """Batches side by side: what is in them, who works on them, and what an error or an early end leaves behind."""
 
 import threading
+import time
 from concurrent.futures import CancelledError
 
 import numpy as np
@@ -79,33 +80,40 @@ def test_an_error_is_raised_and_what_was_not_begun_is_left(two_threads):
 
 
 def test_the_work_of_two_askers_is_done_in_turn_and_goes_to_the_right_one(two_threads):
-    order, gate = [], threading.Event()
+    begun, started, permits, results = [], threading.Semaphore(0), threading.Semaphore(0), {}
 
     def first(batch):
-        gate.wait(20)
-        order.append(("first", batch[0]))
+        begun.append("first")
+        started.release()
+        assert permits.acquire(timeout=20)
         return batch[0]
 
     def second(batch):
-        order.append(("second", batch[0]))
+        begun.append("second")
         return -batch[0]
-
-    results = {}
 
     def ask(name, work, batches):
         results[name] = sorted(result for _, result in workers.side_by_side(work, batches))
 
     with Workers(CPU) as workers:
-        asking = threading.Thread(target=ask, args=("first", first, [[1], [2], [3]]))
-        asking.start()
-        while workers._pool._work_queue.qsize() < 1:  # both threads are held by the first asker's batches
-            pass
-        other = threading.Thread(target=ask, args=("second", second, [[4], [5]]))
-        other.start()
-        gate.set()
-        asking.join(20), other.join(20)
+        askers = [
+            threading.Thread(target=ask, args=("first", first, [[1], [2], [3]])),
+            threading.Thread(target=ask, args=("second", second, [[4], [5]])),
+        ]
+        askers[0].start()
+        assert started.acquire(timeout=20) and started.acquire(timeout=20)  # both threads are held by the first asker
+        while workers._pool._work_queue.qsize() < 1:
+            time.sleep(0.01)
+        askers[1].start()
+        while workers._pool._work_queue.qsize() < 3:
+            time.sleep(0.01)
+        permits.release()  # one thread goes on
+        assert started.acquire(timeout=20)
+        permits.release(2)
+        for asker in askers:
+            asker.join(20)
     assert results == {"first": [1, 2, 3], "second": [-5, -4]}
-    assert [name for name, _ in order[:2]] == ["first", "first"]
+    assert begun == ["first"] * 3 + ["second"] * 2
 
 
 def test_one_worker_works_in_the_callers_thread():
