@@ -10,6 +10,7 @@ from app.services import result_files
 from harmonifuse_core.runs import RunFolder
 
 FEW = 16  # utterances of a first look
+UNNAMED = "MANIFEST.jsonl"  # stands in the command for a manifest that nobody has named yet
 BESIDE = (
     "Copy the command, or start it here: it then runs as a process of its own, goes on when this page is closed, and "
     "is listed on the page *Jobs*."
@@ -19,17 +20,13 @@ BESIDE = (
 def analyse(run: RunFolder, names: str, extra: Sequence[str] = (), key: str = "") -> None:
     """`python -m harmonifuse_core.analyse --only NAMES` for this run."""
     key = key or names.replace(",", "-")
-    chosen = _corpus(key, run)
-    if chosen is not None:
-        arguments = ("--run", result_files.shown_path(run.path), *chosen, "--only", names, *extra)
-        command(key, jobs.Command("analyse", arguments))
+    arguments = ("--run", result_files.shown_path(run.path), *_corpus(key, run), "--only", names, *extra)
+    command(key, jobs.Command("analyse", arguments))
 
 
 def probes(run: RunFolder, key: str = "probes") -> None:
     """`python -m probes.run` for this run."""
-    chosen = _corpus(key, run)
-    if chosen is not None:
-        command(key, jobs.Command("probes", ("--run", result_files.shown_path(run.path), *chosen)))
+    command(key, jobs.Command("probes", ("--run", result_files.shown_path(run.path), *_corpus(key, run))))
 
 
 def joined(run: RunFolder, name: str) -> None:
@@ -38,8 +35,8 @@ def joined(run: RunFolder, name: str) -> None:
     command("joined", jobs.Command("joined", arguments))
 
 
-def _corpus(key: str, run: RunFolder) -> tuple[str, ...] | None:
-    """`--manifest M [--split S] [--limit N]` from three fields; None while they are not filled in."""
+def _corpus(key: str, run: RunFolder) -> tuple[str, ...]:
+    """`--manifest M [--split S] [--limit N]` from three fields; M is `UNNAMED` while no manifest is named."""
     known = result_files.manifests(run)
     left, middle, right = st.columns([0.5, 0.25, 0.25], vertical_alignment="bottom")
     with left:
@@ -51,10 +48,7 @@ def _corpus(key: str, run: RunFolder) -> tuple[str, ...] | None:
         split = st.text_input("Split (empty: all)", "test", key=f"job-split-{key}", max_chars=80).strip()
     with right:
         limit = st.number_input("Utterances (0: all)", 0, 1_000_000, FEW, key=f"job-limit-{key}")
-    if not manifest or not manifest.strip():
-        st.caption("Name a manifest: the command needs one.")
-        return None
-    words = ["--manifest", manifest.strip()]
+    words = ["--manifest", (manifest or "").strip() or UNNAMED]
     words += ["--split", split] if split else []
     return (*words, "--limit", str(int(limit))) if limit else tuple(words)
 
@@ -62,6 +56,9 @@ def _corpus(key: str, run: RunFolder) -> tuple[str, ...] | None:
 def command(key: str, wanted: jobs.Command) -> None:
     """The exact command, and the button."""
     st.code(wanted.shown, language=None, wrap_lines=True)
+    if UNNAMED in wanted.arguments:
+        st.caption(f"Name a manifest above, or put yours in place of {UNNAMED}: README tells what it holds.")
+        return
     if not result_files.may_start():
         st.caption("This server leaves starting to you: copy the command.")
         return

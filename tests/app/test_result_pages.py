@@ -70,6 +70,15 @@ def test_the_router_knows_every_page(run):
         assert checked(at.run()).title[0].value == title
 
 
+@pytest.fixture(autouse=True)
+def corpora(tmp_path_factory, monkeypatch):
+    """A folder of manifests, whether or not this machine has one."""
+    folder = tmp_path_factory.mktemp("data")
+    write_text(folder / "tones.jsonl", "")
+    monkeypatch.setattr(result_files, "DATA", folder)
+    return folder
+
+
 @pytest.mark.parametrize("page", [*RUN_PAGES, "compare"])
 def test_without_any_run_each_page_says_how_to_make_one(runs_folder, page):
     assert "There is no run yet" in shown(opened(page))
@@ -89,6 +98,17 @@ def test_without_its_result_a_page_gives_the_exact_command(run, page, command):
         assert f"--run {run.path}" in shown(at) and at.button(
             key=next(k for k in keys(at) if k.startswith("job-start"))
         )
+
+
+@pytest.mark.parametrize(
+    ("page", "command"), [("faithfulness", "--only faithfulness"), ("probes", "-m probes.run --run")]
+)
+def test_without_any_corpus_on_the_machine_the_command_says_what_is_missing(run, corpora, page, command):
+    (corpora / "tones.jsonl").unlink()
+    at = opened(page)
+    shown_command = next(code.value for code in at.code if command in code.value)
+    assert "--manifest MANIFEST.jsonl" in shown_command and "in place of MANIFEST.jsonl" in shown(at)
+    assert not [key for key in keys(at) if key.startswith("job-start")]
 
 
 def keys(at: AppTest) -> list[str]:
