@@ -10,7 +10,6 @@ that the config of --run names.
 
 import argparse
 import re
-import shutil
 import sys
 
 import torch
@@ -18,7 +17,7 @@ import torch
 from harmonifuse_core.config import Config
 from harmonifuse_core.fields import to_dict
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
-from harmonifuse_core.runs import RunError, RunFolder, environment, load, save_model, write_json
+from harmonifuse_core.runs import RunError, RunFolder, load, refuse_existing, save_derived
 from harmonifuse_core.training.starting import draw_back, given_weights
 
 OUTPUTS = ("lm.speech_token.project_heads.weight", "summary.output.weight")  # zero in a run that lacks their module
@@ -89,8 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         run, output = RunFolder(options.run), RunFolder(options.output)
-        if output.path.exists():
-            raise RunError(f"{output.path} exists; name a new folder")
+        refuse_existing(output)
         others = [_share(text) for text in options.others]
         shares = [1 - sum(weight for _, weight in others), *(weight for _, weight in others)]
         back = options.pretrained_share
@@ -104,15 +102,10 @@ def main(arguments: list[str] | None = None) -> int:
         model = average_models([load(folder) for folder in folders], shares, options.own)
         if back:
             draw_back(model, given_weights(build_model(config.model)), back)
-        output.path.mkdir(parents=True)
-        for file in (run.metrics_file, run.log_file):
-            if file.is_file():
-                shutil.copy(file, output.path / file.name)
         parts = [{"run": f.name, "share": round(share, 6)} for f, share in zip(folders, shares, strict=True)]
         made = {"seed": config.training.seed, "average_of": parts} | ({"pretrained_share": back} if back else {})
         made |= {"own": options.own} if options.own else {}
-        write_json(output.environment_file, environment() | made)
-        save_model(model, output, config)
+        save_derived(model, run, output, config, made)
     except (ValueError, OSError) as error:
         print(f"average: {error}", file=sys.stderr)
         return 1

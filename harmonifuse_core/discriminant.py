@@ -7,17 +7,17 @@ Exit code: 0, 1 where it cannot be fitted.
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
 from tqdm import tqdm
 
 from harmonifuse_core.config import Config
 from harmonifuse_core.data.batching import InterleavedBatches, TaskBatch
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
-from harmonifuse_core.runs import RunError, RunFolder, environment, load, save_model, write_json
+from harmonifuse_core.runs import RunError, RunFolder, load, refuse_existing, save_derived
 from harmonifuse_core.tasks import CLASSIFICATION
 from harmonifuse_core.training.discriminant import discriminant, fit_head, gather, standardise, write_reading
 
@@ -81,11 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         run, output = RunFolder(options.run), RunFolder(options.output)
-        if output.path.exists():
-            raise RunError(f"{output.path} exists; name a new folder")
+        refuse_existing(output)
         if not 0 <= options.shrinkage <= 1 or options.strength <= 0 or options.samples < 1:
             raise RunError("--shrinkage goes from 0 to 1; --strength and --samples are above 0")
         model, config = with_reading(run, options.task)
+        torch.manual_seed(config.training.seed)  # of masks and warps; what is drawn and heard follows from the seed too
         draws, labels = Draws(config, options.task, model.tokenizer), config.model.task(options.task).labels
         found = gather(model, options.task, draws.take(options.samples, "layers"), draws.augment)
         values = standardise(model, found)
@@ -97,12 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
             "shrinkage": options.shrinkage, "strength": options.strength, "seed": config.training.seed,
             "head_explains": round(explained, 4), "head_agrees": round(same, 4),
         }  # fmt: skip
-        output.path.mkdir(parents=True)
-        for file in (run.metrics_file, run.log_file):
-            if file.is_file():
-                shutil.copy(file, output.path / file.name)
-        write_json(output.environment_file, environment() | made)
-        save_model(model, output, config)
+        save_derived(model, run, output, config, made)
     except (ValueError, OSError) as error:
         print(f"discriminant: {error}", file=sys.stderr)
         return 1

@@ -233,6 +233,22 @@ def save_model(model: HarmoniFuse, run: RunFolder, config: Config):
     shutil.rmtree(old, ignore_errors=True)
 
 
+def refuse_existing(output: RunFolder):
+    """Raise RunError where a command would write a new run over something."""
+    if output.path.exists():
+        raise RunError(f"{output.path} exists; name a new folder")
+
+
+def save_derived(model: HarmoniFuse, run: RunFolder, output: RunFolder, config: Config, made: dict):
+    """Write a run that was made from `run` without training: its curves and log are those of `run`, `made` says how."""
+    output.path.mkdir(parents=True)
+    for file in (run.metrics_file, run.log_file):
+        if file.is_file():
+            shutil.copy(file, output.path / file.name)
+    write_json(output.environment_file, environment() | made)
+    save_model(model, output, config)
+
+
 def load(path: str | Path, device: str | torch.device = "cpu") -> HarmoniFuse:
     """The model of a run folder, in eval mode, float32, exactly the weights that were saved. Fetches nothing."""
     run = path if isinstance(path, RunFolder) else RunFolder(Path(path))

@@ -18,9 +18,8 @@ class FewRows:
     """
 
     def __init__(self):
-        self._kept: tuple[Tensor, int, Tensor] | None = (
-            None  # matrix, its version, packed: one value, as threads share it
-        )
+        # matrix, its version, packed: in one value, as threads share it
+        self._kept: tuple[Tensor, int, Tensor] | None = None
 
     def product(self, rows: Tensor, matrix: Tensor) -> Tensor:
         if len(rows) < FEWEST or not self._can_pack(rows, matrix):

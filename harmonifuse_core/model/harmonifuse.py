@@ -109,9 +109,12 @@ class HarmoniFuse(nn.Module):
         fused = self.gate(states.states, states.mask, task, alpha, survey)
         if self.summary is None or self.config.task(task).is_transcription:
             return fused
+        return replace(fused, summary=self.summary(self.summary.weigh(self.statistics(states, survey), fused.alpha)))
+
+    def statistics(self, states: EncoderStates, survey: Survey | None = None) -> Tensor:
+        """What `summary` reads: mean and deviation of each layer as the gate weighs it, (B, L1, 2 D)."""
         normed = (s * self.gate.norm.gain for s in survey.states) if survey else map(self.gate.norm, states.states)
-        statistics = self.summary.statistics(normed, self.spoken(states.mask))
-        return replace(fused, summary=self.summary(self.summary.weigh(statistics, fused.alpha)))
+        return self.summary.statistics(normed, self.spoken(states.mask))
 
     def spoken(self, mask: Tensor) -> Tensor:
         """`mask` (B, T) without the frames that stand for the silence behind (`encoder.silence_frames`)."""

@@ -41,7 +41,7 @@ def gather(model: HarmoniFuse, task: str, batches: Iterator[TaskBatch], augment:
     for batch in batches:
         states = model.encode(batch.waveforms, batch.lengths, augment)
         alpha.append(model.gate(states.states, states.mask, task).alpha)
-        raw.append(model.summary.statistics(map(model.gate.norm, states.states), model.spoken(states.mask)))
+        raw.append(model.statistics(states))
         labels.append(batch.labels.numpy())
     return Statistics(torch.cat(raw), torch.cat(alpha), np.concatenate(labels))
 
@@ -108,8 +108,8 @@ def fit_head(
     for batch in batches:
         encoded = model.encode(batch.waveforms, batch.lengths, augment)
         fused = model.fuse_encoder(encoded, task)
-        statistics = model.summary.statistics(map(model.gate.norm, encoded.states), model.spoken(encoded.mask))
-        scores.append(model.summary.inner(model.summary.weigh(statistics, fused.alpha).flatten(1))[:, :classes])
+        weighed = model.summary.weigh(model.statistics(encoded), fused.alpha)
+        scores.append(model.summary.inner(weighed.flatten(1))[:, :classes])
         prompts = [model.tokenizer.prompt_ids(prompt) for prompt in batch.prompts]
         answer = model.fuse_lm(model.listen(fused, encoded.mask, prompts, None), task).states[:, 0]
         states.append(nn.functional.layer_norm(answer, answer.shape[-1:]))

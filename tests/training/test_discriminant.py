@@ -74,7 +74,7 @@ def corpus_run(folder, **changes):
             "data__dev": [taught],
             "data__teacher": "teacher",
             "data__train": train,
-            "data__augment": {"gain_db": 3.0, "mixup_probability": 0.5},
+            "data__augment": {"gain_db": 3.0, "mixup_probability": 0.5, "time_masks": 1, "time_mask_frames": 4},
         }
         | changes
     )
@@ -103,8 +103,7 @@ def test_the_command_names_the_planted_emotions_and_leaves_the_words(tmp_path):
     assert all(torch.equal(t, fresh[n]) for n, t in after.state_dict().items())
 
 
-def test_removing_every_layer_removes_what_the_reading_says(tmp_path):
-    """alpha on one layer that says nothing of the emotion: the scores follow alpha, as in any reading of layers."""
+def test_what_the_reading_says_follows_alpha(tmp_path):
     run, output = corpus_run(tmp_path), tmp_path / "fitted"
     assert main(["--run", str(run.path), "--output", str(output), "--samples", "40"]) == 0
     model, clip = load(output), [tone(0.7, 240.0)]
