@@ -8,8 +8,9 @@ Exit code: 0, 1 where it cannot be fitted.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -19,7 +20,15 @@ from harmonifuse_core.data.batching import InterleavedBatches, TaskBatch
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
 from harmonifuse_core.runs import RunError, RunFolder, load, refuse_existing, save_derived
 from harmonifuse_core.tasks import CLASSIFICATION
-from harmonifuse_core.training.discriminant import discriminant, fit_head, gather, standardise, write_reading
+from harmonifuse_core.training.discriminant import (
+    Statistics,
+    discriminant,
+    fit_head,
+    gather,
+    standardise,
+    unseen_recalls,
+    write_reading,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +43,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--shrinkage", type=float, default=0.3, help="of the covariance, 0 to 1 (default 0.3)")
     parser.add_argument("--strength", type=float, default=1.0, help="of the scores in the token, in words (default 1)")
+    parser.add_argument(
+        "--folds", type=int, default=0, metavar="K",
+        help="also score the discriminant on speakers left out of it, K fits (0: none); honest where no emotion taught "
+        "the encoder (trains_encoder: false)",
+    )  # fmt: skip
     return parser
 
 
@@ -55,6 +69,31 @@ class Draws:
                 self.number += 1
                 yield batch
                 bar.update(len(batch))
+
+    def people(self, ids: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Speaker and corpus of these utterances."""
+        known = {e.utterance.id: e for rows in self.batches.corpora[self.task] for e in rows}
+        return [known[i].utterance.speaker or i for i in ids], [Path(known[i].corpus.manifest).stem for i in ids]
+
+
+def score_unseen(draws: Draws, values, found: Statistics, names, shrinkage: float, folds: int) -> dict[str, dict]:
+    """{corpus: scores on speakers left out}, told as it goes; empty without folds."""
+    if not folds:
+        return {}
+    speakers, corpora = draws.people(found.ids)
+    reports = unseen_recalls(values, found.labels, names, shrinkage, speakers, corpora, folds)
+    scores = {}
+    for corpus, report in reports.items():
+        count = len({s for s, c in zip(speakers, corpora, strict=True) if c == corpus})
+        scores[corpus] = {"ua": report.ua, "ua_ci": list(report.ua_ci), "utterances": report.utterances}
+        scores[corpus]["speakers"] = count
+        low, high = report.ua_ci
+        interval = "no interval" if low is None else f"{low:.1%} to {high:.1%}"
+        print(
+            f"{corpus}: UA {report.ua:.1%} ({interval}) on {report.utterances} augmented utterances of {count} "
+            f"speakers, each left out of the fit in one of {folds} folds"
+        )
+    return scores
 
 
 def with_reading(run: RunFolder, task: str) -> tuple[HarmoniFuse, Config]:
@@ -89,6 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
         draws, labels = Draws(config, options.task, model.tokenizer), config.model.task(options.task).labels
         found = gather(model, options.task, draws.take(options.samples, "layers"), draws.augment)
         values = standardise(model, found)
+        unseen = score_unseen(draws, values, found, labels, options.shrinkage, options.folds)
         weights, offsets = discriminant(values, found.labels, labels, options.shrinkage)
         write_reading(model, weights, offsets, options.strength, config.training.seed)
         explained, same = fit_head(model, options.task, draws.take(-(-options.samples // 3), "head"), draws.augment)
@@ -96,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
             "discriminant_of": str(run.path), "task": options.task, "samples": len(found.labels),
             "shrinkage": options.shrinkage, "strength": options.strength, "seed": config.training.seed,
             "head_explains": round(explained, 4), "head_agrees": round(same, 4),
-        }  # fmt: skip
+        } | ({"folds": options.folds, "unseen_speakers": unseen} if unseen else {})  # fmt: skip
         save_derived(model, run, output, config, made)
     except (ValueError, OSError) as error:
         print(f"discriminant: {error}", file=sys.stderr)

@@ -32,6 +32,8 @@ class TaskConfig:
             labels `[child, adult]` makes an age group).
         units: of `ctc`: `characters` of a text, or `symbols` between spaces (phonemes).
         absent_weight: of the penalty on probability beyond chance of classes that the corpus lacks (0: none).
+        trains_encoder: false keeps this task's loss from a fine-tuned encoder: it trains gates, LM and heads only. Few
+            speakers teach an encoder to tell them apart.
     """
 
     name: str
@@ -44,6 +46,7 @@ class TaskConfig:
     edges: tuple[float, ...] = ()
     units: str = CHARACTERS
     absent_weight: float = 0.0
+    trains_encoder: bool = True
 
     def __post_init__(self):
         if not self.name.isidentifier():

@@ -162,12 +162,12 @@ class HarmoniFuse(nn.Module):
     def forward(self, batches: dict[str, TaskBatch], augment: AugmentConfig | None = None) -> dict[str, TaskResult]:
         """One interleaved step: every task's utterances through the shared model, each with its own loss only."""
         plain = augment and replace(augment, frequency_warp=0.0)  # text may be taught by states of unwarped speech
-        return {
-            task: self.run_task(
-                self.encode(batch.waveforms, batch.lengths, augment if batch.labels is not None else plain), task, batch
-            )
-            for task, batch in batches.items()
-        }
+        results = {}
+        for task, batch in batches.items():
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.task(task).trains_encoder):
+                states = self.encode(batch.waveforms, batch.lengths, augment if batch.labels is not None else plain)
+            results[task] = self.run_task(states, task, batch)
+        return results
 
 
 def build_model(config: ModelConfig, *, encoder_hf=None, lm_hf=None, tokenizer=None) -> HarmoniFuse:

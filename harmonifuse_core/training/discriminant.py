@@ -14,12 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 
 from harmonifuse_core.config import AugmentConfig
 from harmonifuse_core.data.batching import TaskBatch
+from harmonifuse_core.metrics import ClassificationReport, classification_report
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.randomness import generator
 
 SPREAD = 2.0  # standard deviation of the head's logits over utterances and classes; `calibrate` sets it right
 RIDGE = 1e-3  # of the mean variance of the state's elements
@@ -27,23 +30,25 @@ RIDGE = 1e-3  # of the mean variance of the state's elements
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of N utterances: raw statistics (N, L1, 2 D) of the layers, the gate's alpha (N, L1), classes (N,)."""
+    """Of N utterances: raw statistics (N, L1, 2 D) of the layers, the gate's alpha (N, L1), classes (N,), their ids."""
 
     raw: Tensor
     alpha: Tensor
     labels: np.ndarray
+    ids: tuple[str, ...]
 
 
 @torch.no_grad()
 def gather(model: HarmoniFuse, task: str, batches: Iterator[TaskBatch], augment: AugmentConfig | None) -> Statistics:
     """Statistics of augmented utterances, as `HarmoniFuse.fuse_encoder` takes them."""
-    raw, alpha, labels = [], [], []
+    raw, alpha, labels, ids = [], [], [], []
     for batch in batches:
         states = model.encode(batch.waveforms, batch.lengths, augment)
         alpha.append(model.gate(states.states, states.mask, task).alpha)
         raw.append(model.statistics(states))
         labels.append(batch.labels.numpy())
-    return Statistics(torch.cat(raw), torch.cat(alpha), np.concatenate(labels))
+        ids += batch.ids
+    return Statistics(torch.cat(raw), torch.cat(alpha), np.concatenate(labels), tuple(ids))
 
 
 @torch.no_grad()
@@ -76,6 +81,34 @@ def discriminant(
     weights, offsets = weights - weights.mean(0), offsets - offsets.mean()
     spread = float(np.std(values @ weights.T + offsets))
     return weights / spread, offsets / spread
+
+
+def unseen_recalls(
+    values: np.ndarray, labels: np.ndarray, names: Sequence[str], shrinkage: float,
+    speakers: Sequence[str], corpora: Sequence[str], folds: int,
+) -> dict[str, ClassificationReport]:  # fmt: skip
+    """{corpus: scores of `discriminant` on speakers that it was not fitted on}: K `folds`, each without a K-th of them.
+
+    Honest as far as the encoder has not learned these classes from these speakers itself. Raises ValueError as
+    `discriminant` does, and for fewer speakers than folds.
+    """
+    corpora, pairs = np.asarray(corpora), list(zip(corpora, speakers, strict=True))
+    people = sorted(set(pairs))
+    if not 2 <= folds <= len(people):
+        raise ValueError(f"{folds} folds of {len(people)} speakers: use 2 to as many as there are speakers")
+    shuffled = generator(0, "folds").permutation(len(people))  # numbered speakers often alternate by gender
+    fold_of = {pair: place % folds for pair, place in zip(people, shuffled, strict=True)}
+    fold = np.array([fold_of[pair] for pair in pairs])
+    scores = np.empty((len(values), len(names)))
+    for number in range(folds):
+        weights, offsets = discriminant(values[fold != number], labels[fold != number], names, shrinkage)
+        scores[fold == number] = values[fold == number] @ weights.T + offsets
+    chances = softmax(SPREAD * scores, axis=1)
+    return {
+        str(corpus): classification_report(labels[here], chances[here], names, [speakers[i] for i in here])
+        for corpus in np.unique(corpora)
+        for here in [np.flatnonzero(corpora == corpus)]
+    }
 
 
 @torch.no_grad()

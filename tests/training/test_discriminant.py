@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from factories import tiny_corpus, tiny_model, tiny_run, tone
+from factories import tiny_corpus, tiny_model, tiny_run, tone, write_manifest
 
 from harmonifuse_core.discriminant import main
 from harmonifuse_core.inference.predict import PredictOptions, predict
 from harmonifuse_core.runs import RunFolder, load
-from harmonifuse_core.training.discriminant import discriminant, write_reading
+from harmonifuse_core.training.discriminant import discriminant, unseen_recalls, write_reading
 
 TOKEN = {"model__lm__speech_token": True}
 NAMES = "abcd"
@@ -48,6 +48,31 @@ def test_a_class_without_utterances_is_refused():
         discriminant(np.zeros((4, 2)), np.array([0, 0, 1, 1]), NAMES[:3], 0.3)
 
 
+def test_speakers_left_out_show_what_was_learned_by_heart():
+    """Class 1 of each speaker has a sign of its own: the fit knows its own speakers, and guesses on the others."""
+    rng = np.random.default_rng(0)
+    labels, speakers = np.tile([0, 1], 200), np.repeat(np.arange(20), 20)
+    values = 0.3 * rng.standard_normal((400, 60))
+    values[np.arange(400), speakers] += np.where(labels == 0, 3, -3)
+    shared = values.copy()
+    shared[:, 50] += np.where(labels == 0, 3, -3)
+    names, corpora = [str(s) for s in speakers], ["one" if s < 10 else "two" for s in speakers]
+    weights, offsets = discriminant(values, labels, NAMES[:2], 0.1)
+    assert np.mean((values @ weights.T + offsets).argmax(1) == labels) > 0.95
+    alone, general = (unseen_recalls(v, labels, NAMES[:2], 0.1, names, corpora, 5) for v in (values, shared))
+    assert set(alone) == {"one", "two"} and alone["one"].utterances == 200
+    assert all(report.ua < 0.65 for report in alone.values())
+    assert all(report.ua > 0.95 for report in general.values())
+    assert alone["one"].ua_ci[0] <= alone["one"].ua <= alone["one"].ua_ci[1]
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_folds_need_speakers(folds):
+    values, labels = planted(2)
+    with pytest.raises(ValueError, match=f"{folds} folds of 2 speakers"):
+        unseen_recalls(values, labels, NAMES[:2], 0.3, ["a", "b"] * 40, ["c"] * 80, folds)
+
+
 @torch.no_grad()
 def test_scores_pass_the_hidden_layer_exactly_along_directions_of_their_own():
     model = tiny_model("whisper", **TOKEN, model__lm__speech_token_layers=16)
@@ -63,9 +88,11 @@ def test_scores_pass_the_hidden_layer_exactly_along_directions_of_their_own():
     torch.testing.assert_close(gram, torch.eye(8) * (2 * word) ** 2 / 8, atol=1e-5, rtol=1e-4)
 
 
-def corpus_run(folder, **changes):
-    """A run whose eight emotions are told by pitch."""
-    _, ser = tiny_corpus(folder, n=8)
+def corpus_run(folder, rounds=1, **changes):
+    """A run whose eight emotions are told by pitch; each round of them has a speaker of its own."""
+    _, ser = tiny_corpus(folder, n=8 * rounds)
+    rows = [json.loads(line) for line in ser.read_text().splitlines()]
+    write_manifest(folder, [row | {"speaker": f"s{i // 8}"} for i, row in enumerate(rows)], ser.name)
     train = [{"manifest": str(ser), "task": "ser"}]
     taught = {"manifest": "texts.jsonl", "task": "asr", "teacher": True}  # neither opened nor in the way
     settings = (
@@ -96,11 +123,26 @@ def test_the_command_names_the_planted_emotions_and_leaves_the_words(tmp_path):
     assert made["discriminant_of"] == str(run.path) and made["samples"] >= 64 and made["head_agrees"] > 0.7
     kept = before.state_dict()
     changed = {n for n, t in after.state_dict().items() if n in kept and not torch.equal(t, kept[n])}
+    assert "unseen_speakers" not in made
     assert changed <= {"heads.ser.output.weight", "heads.ser.output.bias"}
     again = tmp_path / "again"
     assert main([*command[:3], str(again), *command[4:]]) == 0
     fresh = load(again).state_dict()
     assert all(torch.equal(t, fresh[n]) for n, t in after.state_dict().items())
+
+
+def test_folds_are_scored_by_corpus_and_kept(tmp_path, capsys):
+    run, output = corpus_run(tmp_path, rounds=3), tmp_path / "fitted"
+    command = ["--run", str(run.path), "--output", str(output), "--samples", "96", "--folds"]
+    assert main([*command, "4"]) == 1 and not output.exists()
+    assert "4 folds of 3 speakers" in capsys.readouterr().err
+    assert main([*command, "3"]) == 0
+    made = json.loads(RunFolder(output).environment_file.read_text())
+    (scores,) = made["unseen_speakers"].values()
+    assert set(made["unseen_speakers"]) == {"ser"} and made["folds"] == 3
+    assert scores["speakers"] == 3 and scores["utterances"] == made["samples"]
+    assert scores["ua"] > 0.5 and scores["ua_ci"][0] <= scores["ua"]  # 0.125 is chance
+    assert f"ser: UA {scores['ua']:.1%}" in capsys.readouterr().out
 
 
 def test_what_the_reading_says_follows_alpha(tmp_path):

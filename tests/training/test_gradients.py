@@ -1,5 +1,7 @@
 """Norms and cosines of the tasks' gradients, against gradients worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from factories import tiny_config, tiny_corpus
@@ -8,6 +10,7 @@ from torch import nn
 from harmonifuse_core.config import CorpusConfig
 from harmonifuse_core.model.harmonifuse import build_model
 from harmonifuse_core.runs import RunFolder
+from harmonifuse_core.tasks import ASR, SER
 from harmonifuse_core.training.gradients import TaskGradients, module_of
 from harmonifuse_core.training.loop import Trainer
 
@@ -70,3 +73,27 @@ def test_the_log_holds_them_and_looking_changes_nothing(tmp_path):
     assert "heads" not in total["cosine"]["asr,ser"]  # only one task reaches it
     for x, y in zip(one, other, strict=True):
         torch.testing.assert_close(x, y, atol=1e-6, rtol=1e-3)
+
+
+def test_a_task_may_leave_the_encoder_alone(tmp_path):
+    """With `trains_encoder: false` its loss is the same, its gradient outside the encoder too, inside there is none."""
+    asr, ser = tiny_corpus(tmp_path / "corpus")
+    corpora, found = (CorpusConfig(str(asr), "asr"), CorpusConfig(str(ser), "ser")), []
+    for trains in (True, False):
+        config = tiny_config(
+            "whisper", data__train=corpora, model__encoder__finetune="all",
+            model__tasks=(ASR, replace(SER, trains_encoder=trains)),
+        )  # fmt: skip
+        torch.manual_seed(0)
+        trainer = Trainer(config, build_model(config.model), RunFolder(tmp_path / str(trains)))
+        gradients = TaskGradients(trainer.model)
+        for part in trainer.batches.step(0)[0].items():
+            gradients.add(part[0], trainer.model(dict([part]))[part[0]].loss)
+        found.append(gradients.report())
+    (both, alone), names = found, {"encoder", "encoder.1", "encoder.2"}
+    assert all(both["norm"][task][name] > 0 for task in both["norm"] for name in names)
+    assert both["norm"]["asr"] == pytest.approx(alone["norm"]["asr"], rel=1e-5)
+    assert all(alone["norm"]["ser"][name] == 0 for name in names)
+    others = {name: value for name, value in both["norm"]["ser"].items() if name not in names | {"all"}}
+    assert others == pytest.approx({name: alone["norm"]["ser"][name] for name in others}, rel=1e-5)
+    assert others["gate"] > 0 and others["lm.1"] > 0
