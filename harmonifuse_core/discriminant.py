@@ -7,8 +7,9 @@ Exit code: 0, 1 where it cannot be fitted.
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--shrinkage", type=float, default=0.3, help="of the covariance, 0 to 1 (default 0.3)")
     parser.add_argument("--strength", type=float, default=1.0, help="of the scores in the token, in words (default 1)")
     parser.add_argument(
+        "--weights", type=_weights, default={}, metavar="CORPUS=W,...",
+        help="share of the draws by the manifest's name, in place of the config's (ravdess=0.9,nemo=0.1)",
+    )  # fmt: skip
+    parser.add_argument(
         "--folds", type=int, default=0, metavar="K",
         help="also score the discriminant on speakers left out of it, K fits (0: none); honest where no emotion taught "
         "the encoder (trains_encoder: false)",
@@ -51,11 +56,28 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-class Draws:
-    """Batches of one task, in the order that training would draw them, each once."""
+def _weights(text: str) -> dict[str, float]:
+    try:
+        found = {name: float(value) for name, value in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} names no weights; write ravdess=0.9,nemo=0.1") from None
+    if bad := [f"{name}={value:g}" for name, value in found.items() if not 0 < value < math.inf]:
+        raise argparse.ArgumentTypeError(f"{bad[0]}: a weight is above 0")
+    return found
 
-    def __init__(self, config: Config, task: str, tokenizer):
-        corpora = tuple(corpus for corpus in config.data.train if corpus.task == task)
+
+class Draws:
+    """Batches of one task, in the order that training would draw them, each once. `weights` replace the corpora's."""
+
+    def __init__(self, config: Config, task: str, tokenizer, weights: Mapping[str, float] | None = None):
+        corpora, weights = tuple(corpus for corpus in config.data.train if corpus.task == task), weights or {}
+        stems = [Path(corpus.manifest).stem for corpus in corpora]
+        if unknown := sorted(set(weights) - set(stems)):
+            raise ValueError(f"--weights {unknown[0]}: task {task!r} learns from {', '.join(stems) or 'no corpus'}")
+        corpora = tuple(
+            replace(corpus, weight=weights.get(stem, corpus.weight))
+            for corpus, stem in zip(corpora, stems, strict=True)
+        )
         augment = replace(config.data.augment, mixup_probability=0.0)  # a mixed utterance has no class
         data = replace(config.data, train=corpora, dev=(), teacher="", augment=augment)
         self.batches = InterleavedBatches(data, config.training, config.model.tasks, tokenizer)
@@ -125,7 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise RunError("--shrinkage goes from 0 to 1; --strength and --samples are above 0")
         model, config = with_reading(run, options.task)
         torch.manual_seed(config.training.seed)  # of masks and warps; what is drawn and heard follows from the seed too
-        draws, labels = Draws(config, options.task, model.tokenizer), config.model.task(options.task).labels
+        draws = Draws(config, options.task, model.tokenizer, options.weights)
+        labels = config.model.task(options.task).labels
         found = gather(model, options.task, draws.take(options.samples, "layers"), draws.augment)
         values = standardise(model, found)
         unseen = score_unseen(draws, values, found, labels, options.shrinkage, options.folds)
@@ -135,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         made = {
             "discriminant_of": str(run.path), "task": options.task, "samples": len(found.labels),
             "shrinkage": options.shrinkage, "strength": options.strength, "seed": config.training.seed,
-            "head_explains": round(explained, 4), "head_agrees": round(same, 4),
+            "head_explains": round(explained, 4), "head_agrees": round(same, 4), "weights": options.weights,
         } | ({"folds": options.folds, "unseen_speakers": unseen} if unseen else {})  # fmt: skip
         save_derived(model, run, output, config, made)
     except (ValueError, OSError) as error:

@@ -1,13 +1,15 @@
 """The closed-form reading of layers: planted classes are found, scores pass exactly, and the words stay the same."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from factories import tiny_corpus, tiny_model, tiny_run, tone, write_manifest
 
-from harmonifuse_core.discriminant import main
+from harmonifuse_core.discriminant import Draws, main
 from harmonifuse_core.inference.predict import PredictOptions, predict
 from harmonifuse_core.runs import RunFolder, load
 from harmonifuse_core.training.discriminant import discriminant, unseen_recalls, write_reading
@@ -145,6 +147,33 @@ def test_folds_are_scored_by_corpus_and_kept(tmp_path, capsys):
     assert f"ser: UA {scores['ua']:.1%}" in capsys.readouterr().out
 
 
+def test_weights_replace_those_of_the_corpora(tmp_path):
+    """Two corpora of the same clips, the second three times as often as the first."""
+    run = corpus_run(tmp_path)
+    config = run.config()
+    one = config.data.train[0]
+    Path(one.manifest).with_name("again.jsonl").write_text(
+        "".join(
+            json.dumps(row | {"id": row["id"] + "b"}) + "\n"
+            for row in map(json.loads, Path(one.manifest).read_text().splitlines())
+        )
+    )
+    other = replace(one, manifest=str(Path(one.manifest).with_name("again.jsonl")))
+    config = replace(config, data=replace(config.data, train=(one, other)))
+    tokenizer = load(run).tokenizer
+    for weights, share in (({}, 0.5), ({"again": 3.0}, 0.75)):
+        draws = Draws(config, "ser", tokenizer, weights)
+        ids = [name for batch in draws.take(192, "") for name in batch.ids]
+        assert np.mean([name.endswith("b") for name in ids]) == pytest.approx(share, abs=0.08)
+
+
+@pytest.mark.parametrize("text", ["ser", "ser=x", "ser=0", "ser=-1", "ser=nan"])
+def test_weights_are_positive_numbers(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["--run", "r", "--output", "o", "--weights", text])
+    assert "--weights" in capsys.readouterr().err
+
+
 def test_what_the_reading_says_follows_alpha(tmp_path):
     run, output = corpus_run(tmp_path), tmp_path / "fitted"
     assert main(["--run", str(run.path), "--output", str(output), "--samples", "40"]) == 0
@@ -163,6 +192,7 @@ def test_what_the_reading_says_follows_alpha(tmp_path):
         ({}, ["--samples", "3"], "the discriminant needs two of each"),
         ({"model__lm__speech_token": False}, [], "has no speech token"),
         ({"data__train": []}, [], "no corpus"),
+        ({}, ["--weights", "nemo=1"], "--weights nemo: task 'ser' learns from ser"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(tmp_path, capsys, changes, arguments, message):
