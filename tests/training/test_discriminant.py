@@ -9,10 +9,11 @@ import pytest
 import torch
 from factories import tiny_corpus, tiny_model, tiny_run, tone, write_manifest
 
-from harmonifuse_core.discriminant import Draws, main
+from harmonifuse_core.discriminant import main
 from harmonifuse_core.inference.predict import PredictOptions, predict
 from harmonifuse_core.runs import RunFolder, load
 from harmonifuse_core.training.discriminant import discriminant, unseen_recalls, write_reading
+from harmonifuse_core.training.draws import Draws
 
 TOKEN = {"model__lm__speech_token": True}
 NAMES = "abcd"
