@@ -157,6 +157,11 @@ class Config:
                 raise ValueError(
                     f"corpus {corpus.manifest}: label_noise belongs to training labels of a classification"
                 )
+        if self.model.encoder.finetune != "frozen" and not any(task.trains_encoder for task in self.model.tasks):
+            raise ValueError(
+                f"model.encoder.finetune is {self.model.encoder.finetune!r}, but no task has trains_encoder: nothing "
+                "would train it; use frozen"
+            )
         if self.data.state_cache and self.model.encoder.finetune != "frozen":
             raise ValueError(
                 f"data.state_cache needs model.encoder.finetune: frozen, not {self.model.encoder.finetune!r}: what is "

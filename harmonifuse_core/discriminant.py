@@ -72,9 +72,8 @@ def score_unseen(draws: Draws, values, found: Statistics, names, shrinkage: floa
     scores = {}
     for corpus, report in reports.items():
         count = len({s for s, c in zip(speakers, corpora, strict=True) if c == corpus})
-        scores[corpus] = {"ua": report.ua, "ua_ci": list(report.ua_ci), "utterances": report.utterances}
-        scores[corpus]["speakers"] = count
         low, high = report.ua_ci
+        scores[corpus] = {"ua": report.ua, "ua_ci": [low, high], "utterances": report.utterances, "speakers": count}
         interval = "no interval" if low is None else f"{low:.1%} to {high:.1%}"
         print(
             f"{corpus}: UA {report.ua:.1%} ({interval}) on {report.utterances} augmented utterances of {count} "

@@ -240,12 +240,19 @@ def refuse_existing(output: RunFolder):
 
 
 def save_derived(model: HarmoniFuse, run: RunFolder, output: RunFolder, config: Config, made: dict):
-    """Write a run that was made from `run` without training: its curves and log are those of `run`, `made` says how."""
+    """Write a run that was made from `run` without training: its curves and log are those of `run`, `made` says how.
+
+    What `run` itself was made of stays under `made_from`.
+    """
     output.path.mkdir(parents=True)
     for file in (run.metrics_file, run.log_file):
         if file.is_file():
             shutil.copy(file, output.path / file.name)
-    write_json(output.environment_file, environment() | made)
+    now = environment()
+    if run.environment_file.is_file():
+        earlier = json.loads(run.environment_file.read_text())
+        made = made | {"made_from": {"run": run.name} | {k: v for k, v in earlier.items() if k not in now}}
+    write_json(output.environment_file, now | made)
     save_model(model, output, config)
 
 

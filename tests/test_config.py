@@ -223,3 +223,11 @@ def test_configs_are_values():
     with pytest.raises(AttributeError):
         Config().title = "x"
     assert from_dict(Config, to_dict(Config())) == Config()
+
+
+def test_a_trained_encoder_needs_a_task_that_trains_it():
+    tasks = (replace(ASR, trains_encoder=False), replace(SER, trains_encoder=False))
+    with pytest.raises(ValueError, match="finetune is 'all', but no task has trains_encoder"):
+        tiny_config(model__encoder__finetune="all", model__tasks=tasks)
+    frozen = tiny_config(model__encoder__finetune="frozen", model__tasks=tasks)
+    assert not any(task.trains_encoder for task in frozen.model.tasks)

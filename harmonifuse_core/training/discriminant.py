@@ -89,8 +89,9 @@ def unseen_recalls(
 ) -> dict[str, ClassificationReport]:  # fmt: skip
     """{corpus: scores of `discriminant` on speakers that it was not fitted on}: K `folds`, each without a K-th of them.
 
-    Honest as far as the encoder has not learned these classes from these speakers itself. Raises ValueError as
-    `discriminant` does, and for fewer speakers than folds.
+    Honest as far as what stands before has not learned these classes from these speakers: the encoder, and, with less
+    room to, the gate whose alpha weighs the values. Raises ValueError as `discriminant` does, and for fewer speakers
+    than folds.
     """
     corpora, pairs = np.asarray(corpora), list(zip(corpora, speakers, strict=True))
     people = sorted(set(pairs))

@@ -15,7 +15,8 @@ python -m harmonifuse_core.train --config $configs/stages/words.yaml --run "$run
 python -m harmonifuse_core.train --config $configs/default.yaml --run "$run-both" --resume
 python -m harmonifuse_core.average --run "$run-both" "$run-words=0.5" --pretrained-share 0.15 \
     --own 'heads|lm\.speech_token|gate\.(logits|ffn|standardise)' --output "$run-mean"
-# no emotion has reached the encoder, so speakers left out of this fit show what it is worth
+# no emotion has reached the encoder, so speakers left out of this fit show what it is worth (the gate knows them, though);
+# weights, shrinkage and strength chosen on such folds and RAVDESS dev
 python -m harmonifuse_core.discriminant --run "$run-mean" --output "$run" --samples 10000 \
     --weights ravdess=0.88,nemo=0.09,urdu=0.03 --shrinkage 0.2 --strength 6 --folds 5
 

@@ -126,7 +126,7 @@ def test_the_command_names_the_planted_emotions_and_leaves_the_words(tmp_path):
     assert made["discriminant_of"] == str(run.path) and made["samples"] >= 64 and made["head_agrees"] > 0.7
     kept = before.state_dict()
     changed = {n for n, t in after.state_dict().items() if n in kept and not torch.equal(t, kept[n])}
-    assert "unseen_speakers" not in made
+    assert "unseen_speakers" not in made and made["made_from"]["run"] == run.name
     assert changed <= {"heads.ser.output.weight", "heads.ser.output.bias"}
     again = tmp_path / "again"
     assert main([*command[:3], str(again), *command[4:]]) == 0
