@@ -1,7 +1,8 @@
 """Fit in closed form what a classification reads: `python -m harmonifuse_core.discriminant --run RUN --output NEW`.
 
 Encoder, gates and LM of --run stay as they are, so that its transcripts do not change by a letter. The corpora and the
-augmentation are those of its config's `data` (without mixup), drawn by their weights, the seed that of its training.
+augmentation of waveforms are those of its config's `data` (without mixup), drawn by their weights and by the seed of
+its training.
 See `training/discriminant.py` for the method. NEW gets the head; `calibrate` sets its temperature.
 Exit code: 0, 1 where it cannot be fitted.
 """
@@ -10,8 +11,6 @@ import argparse
 import math
 import sys
 from dataclasses import replace
-
-import torch
 
 from harmonifuse_core.config import Config
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
@@ -110,15 +109,14 @@ def main(arguments: list[str] | None = None) -> int:
         if not 0 <= options.shrinkage <= 1 or options.strength <= 0 or options.samples < 1:
             raise RunError("--shrinkage goes from 0 to 1; --strength and --samples are above 0")
         model, config = with_reading(run, options.task)
-        torch.manual_seed(config.training.seed)  # of masks and warps; what is drawn and heard follows from the seed too
         draws = Draws(config, options.task, model.tokenizer, options.weights)
         labels = config.model.task(options.task).labels
-        found = gather(model, options.task, draws.take(options.samples, "layers"), draws.augment)
+        found = gather(model, options.task, draws.take(options.samples, "layers"))
         values = standardise(model, found)
         unseen = score_unseen(draws, values, found, labels, options.shrinkage, options.folds)
         weights, offsets = discriminant(values, found.labels, labels, options.shrinkage)
         write_reading(model, weights, offsets, options.strength, config.training.seed)
-        explained, same = fit_head(model, options.task, draws.take(-(-options.samples // 3), "head"), draws.augment)
+        explained, same = fit_head(model, options.task, draws.take(-(-options.samples // 3), "head"))
         made = {
             "discriminant_of": str(run.path), "task": options.task, "samples": len(found.labels),
             "shrinkage": options.shrinkage, "strength": options.strength, "seed": config.training.seed,

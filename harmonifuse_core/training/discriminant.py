@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import linalg
 from scipy.special import softmax
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.covariance import shrunk_covariance
 from torch import Tensor, nn
 
-from harmonifuse_core.config import AugmentConfig
 from harmonifuse_core.data.batching import TaskBatch
 from harmonifuse_core.metrics import ClassificationReport, classification_report
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
@@ -39,11 +39,14 @@ class Statistics:
 
 
 @torch.no_grad()
-def gather(model: HarmoniFuse, task: str, batches: Iterator[TaskBatch], augment: AugmentConfig | None) -> Statistics:
-    """Statistics of augmented utterances, as `HarmoniFuse.fuse_encoder` takes them."""
+def gather(model: HarmoniFuse, task: str, batches: Iterator[TaskBatch]) -> Statistics:
+    """Statistics of the batches' utterances, as `HarmoniFuse.fuse_encoder` takes them.
+
+    Their waveforms may be augmented; spectra are neither masked nor warped, which an encoder does in training only.
+    """
     raw, alpha, labels, ids = [], [], [], []
     for batch in batches:
-        states = model.encode(batch.waveforms, batch.lengths, augment)
+        states = model.encode(batch.waveforms, batch.lengths)
         alpha.append(model.gate(states.states, states.mask, task).alpha)
         raw.append(model.statistics(states))
         labels.append(batch.labels.numpy())
@@ -73,11 +76,14 @@ def discriminant(
     if counts.min() < 2:
         few = int(counts.argmin())
         raise ValueError(f"{names[few]!r} has {counts[few]} utterances among these; the discriminant needs two of each")
-    fit = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=np.full(classes, 1 / classes))
-    fit.fit(values, labels)
-    weights, offsets = fit.coef_, fit.intercept_
-    if classes == 2:  # scikit-learn gives one row, of the second class against the first
-        weights, offsets = np.concatenate([-weights, weights]) / 2, np.concatenate([-offsets, offsets]) / 2
+    means = np.stack([values[labels == c].mean(0) for c in range(classes)])
+    within = (values - means[labels]) / np.sqrt(classes * counts)[labels, None]  # every class counts alike
+    covariance = shrunk_covariance(within.T @ within, shrinkage)
+    if shrinkage:  # positive definite: several times as fast as scikit-learn's discriminant, which takes least squares
+        weights = linalg.solve(covariance, means.T, assume_a="pos").T
+    else:
+        weights = linalg.lstsq(covariance, means.T)[0].T
+    offsets = -(means * weights).sum(1) / 2
     weights, offsets = weights - weights.mean(0), offsets - offsets.mean()
     spread = float(np.std(values @ weights.T + offsets))
     return weights / spread, offsets / spread
@@ -130,9 +136,7 @@ def write_reading(model: HarmoniFuse, weights: np.ndarray, offsets: np.ndarray, 
 
 
 @torch.no_grad()
-def fit_head(
-    model: HarmoniFuse, task: str, batches: Iterator[TaskBatch], augment: AugmentConfig | None
-) -> tuple[float, float]:
+def fit_head(model: HarmoniFuse, task: str, batches: Iterator[TaskBatch]) -> tuple[float, float]:
     """Fit the head's outputs to the scores, times `SPREAD`, over utterances and their prompts.
 
     Returns which share of the scores' variance it explains, and in which share of the utterances the head's class is
@@ -140,7 +144,7 @@ def fit_head(
     """
     states, scores, classes = [], [], model.heads[task].output.out_features
     for batch in batches:
-        encoded = model.encode(batch.waveforms, batch.lengths, augment)
+        encoded = model.encode(batch.waveforms, batch.lengths)
         fused = model.fuse_encoder(encoded, task)
         weighed = model.summary.weigh(model.statistics(encoded), fused.alpha)
         scores.append(model.summary.inner(weighed.flatten(1))[:, :classes])

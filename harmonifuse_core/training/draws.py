@@ -25,7 +25,7 @@ class Draws:
         augment = replace(config.data.augment, mixup_probability=0.0)  # a mixed utterance has no class
         data = replace(config.data, train=corpora, dev=(), teacher="", augment=augment)
         self.batches = InterleavedBatches(data, config.training, config.model.tasks, tokenizer)
-        self.task, self.augment, self.number = task, augment, 0
+        self.task, self.number = task, 0
 
     def take(self, samples: int, words: str) -> Iterator[TaskBatch]:
         """The next batches, until they hold `samples` utterances."""
