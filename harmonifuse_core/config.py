@@ -68,6 +68,7 @@ class TrainingConfig:
         batch_size: utterances of each task in a step, over all processes (by task name, or `default`).
         max_batch_seconds: no task's share of a step is longer than this, padding included.
         learning_rate: of new modules; `encoder_rate`, `lm_rate` of pre-trained ones, `gate_rate` of w and b.
+        only: regular expression; weights whose names begin so learn, all others stay as they are ("": all learn).
         average_decay: exponential moving average of the weights, used for dev scores and export (0: off).
         state_weight: weight of the squared distance to the teacher's last encoder state (corpora with `teacher`).
         token_weight: weight of the divergence from the teacher's token probabilities (same corpora).
@@ -89,6 +90,7 @@ class TrainingConfig:
     encoder_rate: float = 5e-5
     lm_rate: float = 3e-5
     gate_rate: float = 1e-2
+    only: str = ""
     warmup_steps: int = 100
     final_rate: float = 0.02
     weight_decay: float = 0.01

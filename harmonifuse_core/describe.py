@@ -15,6 +15,7 @@ import torch
 from harmonifuse_core.config import Config, load_yaml
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
 from harmonifuse_core.training.footprint import footprint_of, measure_step
+from harmonifuse_core.training.optimization import freeze_others
 
 ARCHITECTURES = Path(__file__).parent / "configs" / "architectures"
 A100 = 1.25e14  # bfloat16 operations a second that an A100 sustains at 40 % of its peak
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = without_weights(load_yaml(options.config, options.overrides))
         torch.manual_seed(0)
         model = build(config, meta=not options.measure)
+        freeze_others(model, config.training.only)
         told = "an A100 at 40 % of its peak" if options.flops == A100 else "--flops"
         print("\n".join(footprint_of(model, config).lines(options.flops, told)))
         if options.measure:

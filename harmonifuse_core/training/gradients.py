@@ -33,7 +33,9 @@ class TaskGradients:
 
     def add(self, task: str, loss: Tensor):
         """Add the gradient of `loss`, whose graph stays for the step's own backward pass."""
-        found = torch.autograd.grad(loss, self.parameters, retain_graph=True, allow_unused=True)
+        found = [None] * len(self.parameters)
+        if loss.requires_grad:  # else nothing that it knows learns
+            found = torch.autograd.grad(loss, self.parameters, retain_graph=True, allow_unused=True)
         dense = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
         if task in self.gradients:
             torch._foreach_add_(self.gradients[task], dense)

@@ -29,7 +29,14 @@ from harmonifuse_core.training.best import JOINT, Best
 from harmonifuse_core.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from harmonifuse_core.training.development import dev_scores
 from harmonifuse_core.training.gradients import TaskGradients
-from harmonifuse_core.training.optimization import average_of, averaged, parameter_groups, set_rates, update_average
+from harmonifuse_core.training.optimization import (
+    average_of,
+    averaged,
+    freeze_others,
+    parameter_groups,
+    set_rates,
+    update_average,
+)
 from harmonifuse_core.training.processes import Processes
 from harmonifuse_core.training.resuming import check_resumable
 from harmonifuse_core.training.shares import Counts, Share, merged_entries, shares_of, speech_seconds
@@ -57,6 +64,7 @@ class Trainer:
         self.teacher = TeacherFolder(config.data.teacher) if config.data.teacher else None
         transcripts = self.teacher.transcripts if self.teacher else {}
         self.batches = InterleavedBatches(config.data, self.settings, config.model.tasks, model.tokenizer, transcripts)
+        freeze_others(model, self.settings.only)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, self.settings), betas=(0.9, 0.98), eps=1e-8)
         self.average = average_of(model) if self.settings.average_decay else None
         self.step = 0
@@ -169,7 +177,8 @@ class Trainer:
                 )
             for task, loss in losses.items() if compared else ():
                 compared.add(task, loss)
-            total.backward()
+            if total.requires_grad:  # a task that `training.only` leaves nothing to learn has no gradient
+                total.backward()
         row["tasks"] = merged_entries(parts, entries, processes)
         if compared:
             for gradients in compared.gradients.values():

@@ -1,12 +1,32 @@
 """Parameter groups with a rate each, the schedule, and the moving average of the weights."""
 
 import math
+import re
 
 import torch
 from torch import nn
 
 from harmonifuse_core.config import TrainingConfig
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+
+
+def freeze_others(model: HarmoniFuse, only: str):
+    """Let none learn but the weights whose names begin with the regular expression `only`; "" leaves all as they are.
+
+    Raises ValueError where it is none, or fits no weight that learns.
+    """
+    if not only:
+        return
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    try:
+        frozen = [p for name, p in learning.items() if not re.match(only, name)]
+    except re.error as error:
+        raise ValueError(f"training.only is {only!r}, no regular expression: {error}") from None
+    if len(frozen) == len(learning):
+        raise ValueError(f"training.only is {only!r}, which fits no weight that learns; names begin like "
+                         f"{next(iter(learning), '(none learns)')}")  # fmt: skip
+    for parameter in frozen:
+        parameter.requires_grad_(False)
 
 
 def parameter_groups(model: HarmoniFuse, config: TrainingConfig) -> list[dict]:
