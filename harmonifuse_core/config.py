@@ -68,7 +68,8 @@ class TrainingConfig:
         batch_size: utterances of each task in a step, over all processes (by task name, or `default`).
         max_batch_seconds: no task's share of a step is longer than this, padding included.
         learning_rate: of new modules; `encoder_rate`, `lm_rate` of pre-trained ones, `gate_rate` of w and b.
-        only: regular expression; weights whose names begin so learn, all others stay as they are ("": all learn).
+        only: regular expression; weights and running statistics whose names begin so learn, the others stay as they are
+            ("": all learn).
         average_decay: exponential moving average of the weights, used for dev scores and export (0: off).
         state_weight: weight of the squared distance to the teacher's last encoder state (corpora with `teacher`).
         token_weight: weight of the divergence from the teacher's token probabilities (same corpora).

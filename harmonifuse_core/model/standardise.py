@@ -16,15 +16,17 @@ class RunningStandardise(nn.Module):
     def __init__(self, *shape: int, momentum: float = 0.1):
         super().__init__()
         self.momentum = momentum
+        self.still = False  # True: training does not move the averages either
         self.total: Callable[[Tensor], Tensor] | None = None  # sum over processes, where several share a batch
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("variance", torch.ones(shape))
         self.register_buffer("started", torch.zeros(()))
 
     def forward(self, values: Tensor) -> Tensor:
-        if self.training and self.total is not None:
+        tracks = self.training and not self.still
+        if tracks and self.total is not None:
             self._track_shared(values.detach().float())
-        elif self.training and len(values) > 1:
+        elif tracks and len(values) > 1:
             self._track(values.detach().float())
         return (values - self.mean) * torch.rsqrt(self.variance + 1e-4)
 

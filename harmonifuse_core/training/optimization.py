@@ -8,12 +8,14 @@ from torch import nn
 
 from harmonifuse_core.config import TrainingConfig
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
+from harmonifuse_core.model.standardise import RunningStandardise
 
 
 def freeze_others(model: HarmoniFuse, only: str):
     """Let none learn but the weights whose names begin with the regular expression `only`; "" leaves all as they are.
 
-    Raises ValueError where it is none, or fits no weight that learns.
+    Running statistics whose names do not begin so stand still, too. Raises ValueError where `only` is none, or fits no
+    weight that learns.
     """
     if not only:
         return
@@ -27,6 +29,9 @@ def freeze_others(model: HarmoniFuse, only: str):
                          f"{next(iter(learning), '(none learns)')}")  # fmt: skip
     for parameter in frozen:
         parameter.requires_grad_(False)
+    for name, module in model.named_modules():
+        if isinstance(module, RunningStandardise) and not re.match(only, f"{name}."):
+            module.still = True
 
 
 def parameter_groups(model: HarmoniFuse, config: TrainingConfig) -> list[dict]:

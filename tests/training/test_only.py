@@ -12,17 +12,17 @@ from harmonifuse_core.training.optimization import freeze_others, parameter_grou
 
 
 def trained(folder, only: str, **changes) -> tuple[set[str], dict]:
-    """Names that two steps moved, and the second step's log row."""
+    """Names of weights and statistics that two steps moved, and the second step's log row."""
     asr, ser = tiny_corpus(folder / "corpus")
     corpora = (CorpusConfig(str(asr), "asr"), CorpusConfig(str(ser), "ser"))
     config = tiny_config("whisper", data__train=corpora, training__only=only, training__gradients_every=1, **changes)
     torch.manual_seed(0)
     model = build_model(config.model)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    before = {name: t.clone() for name, t in model.state_dict().items()}
     trainer = Trainer(config, model, RunFolder(folder / "run"))
     trainer._step(0)
     row = trainer._step(1)
-    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}, row
+    return {name for name, t in model.state_dict().items() if not torch.equal(t, before[name])}, row
 
 
 def test_what_it_names_learns_and_nothing_else_moves(tmp_path):
@@ -30,6 +30,12 @@ def test_what_it_names_learns_and_nothing_else_moves(tmp_path):
     assert {"gate.logits", "gate.ffn.2.weight"} <= moved
     assert all(name.startswith(("gate.ffn", "gate.logits")) for name in moved)
     assert set(row["gradients"]["norm"]["asr"]) == {"gate", "all"}
+
+
+def test_running_statistics_learn_by_the_same_rule(tmp_path):
+    moved, _ = trained(tmp_path, "gate", model__gate__input_score=True, model__lm__speech_token=True)
+    assert {"gate.standardise.mean", "gate.ffn.2.weight"} <= moved
+    assert all(name.startswith("gate.") for name in moved)
 
 
 def test_a_task_that_it_leaves_nothing_to_learn_has_a_loss_and_no_gradient(tmp_path):
