@@ -9,7 +9,6 @@ that the config of --run names.
 """
 
 import argparse
-import re
 import sys
 
 import torch
@@ -17,6 +16,7 @@ import torch
 from harmonifuse_core.config import Config
 from harmonifuse_core.fields import to_dict
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
+from harmonifuse_core.model.weights import names_fitting
 from harmonifuse_core.runs import RunError, RunFolder, load, refuse_existing, save_derived
 from harmonifuse_core.training.starting import draw_back, given_weights
 
@@ -48,16 +48,6 @@ def _share(text: str) -> tuple[str, float]:
         raise RunError(f"{text!r}: {weight!r} is not a weight; write RUN=0.5") from None
 
 
-def _kept(own: str, names: list[str]) -> set[str]:
-    try:
-        kept = {name for name in names if own and re.match(own, name)}
-    except re.error as error:
-        raise ValueError(f"--own {own!r} is no regular expression: {error}") from None
-    if own and not kept:
-        raise ValueError(f"--own {own!r} fits no weight; names begin like {names[0]}")
-    return kept
-
-
 @torch.no_grad()
 def average_models(models: list[HarmoniFuse], shares: list[float], own: str = "") -> HarmoniFuse:
     """The first model, its floating-point weights and running statistics replaced by the sum of share * value.
@@ -74,7 +64,7 @@ def average_models(models: list[HarmoniFuse], shares: list[float], own: str = ""
         odd = odd or next((n for n, value in states[0].items() if n in state and state[n].shape != value.shape), None)
         if odd:
             raise ValueError(f"the runs do not share their architecture: {odd!r} differs")
-    kept = _kept(own, list(states[0]))
+    kept = names_fitting(own, list(states[0]), "--own") if own else set()
     for name, value in states[0].items():
         if name in kept:
             continue

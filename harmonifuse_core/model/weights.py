@@ -1,6 +1,8 @@
 """Weights to and from safetensors: shards under a size, tied tensors once; complete, or an error says what lacks."""
 
 import json
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -9,6 +11,20 @@ from torch import nn
 
 SHARD_BYTES = 45 * 2**20
 INDEX = "weights.json"
+
+
+def names_fitting(pattern: str, names: Collection[str], asked: str) -> set[str]:
+    """Those of `names` that begin with the regular expression `pattern`, which `asked` (an option, a field) gave.
+
+    Raises ValueError where it is none, or fits no name.
+    """
+    try:
+        found = {name for name in names if re.match(pattern, name)}
+    except re.error as error:
+        raise ValueError(f"{asked} {pattern!r} is no regular expression: {error}") from None
+    if not found:
+        raise ValueError(f"{asked} {pattern!r} fits no weight; names begin like {next(iter(names), '(there is none)')}")
+    return found
 
 
 def unique_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from torch import nn
 from harmonifuse_core.config import TrainingConfig
 from harmonifuse_core.model.harmonifuse import HarmoniFuse
 from harmonifuse_core.model.standardise import RunningStandardise
+from harmonifuse_core.model.weights import names_fitting
 
 
 def freeze_others(model: HarmoniFuse, only: str):
@@ -20,15 +21,9 @@ def freeze_others(model: HarmoniFuse, only: str):
     if not only:
         return
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    try:
-        frozen = [p for name, p in learning.items() if not re.match(only, name)]
-    except re.error as error:
-        raise ValueError(f"training.only is {only!r}, no regular expression: {error}") from None
-    if len(frozen) == len(learning):
-        raise ValueError(f"training.only is {only!r}, which fits no weight that learns; names begin like "
-                         f"{next(iter(learning), '(none learns)')}")  # fmt: skip
-    for parameter in frozen:
-        parameter.requires_grad_(False)
+    chosen = names_fitting(only, learning, "training.only")
+    for name, parameter in learning.items():
+        parameter.requires_grad_(name in chosen)
     for name, module in model.named_modules():
         if isinstance(module, RunningStandardise) and not re.match(only, f"{name}."):
             module.still = True

@@ -68,7 +68,8 @@ def test_it_leaves_frozen_what_was_frozen():
 
 
 @pytest.mark.parametrize(
-    ("only", "told"), [("encodre", "'encodre', which fits no weight that learns; names begin"), ("(", "no regular")]
+    ("only", "told"),
+    [("encodre", "training.only 'encodre' fits no weight; names begin"), ("(", "training.only '.' is no regular")],
 )
 def test_what_fits_nothing_is_refused_by_name(only, told):
     with pytest.raises(ValueError, match=told):
