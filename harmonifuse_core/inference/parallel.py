@@ -5,7 +5,7 @@ threads answers N batches at once, each with one thread; a single batch, or an a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -74,8 +74,8 @@ class Workers:
     def side_by_side(self, work: Callable[[list[int]], Result], batches: BATCHES) -> Iterator[tuple[list[int], Result]]:
         """Yield (batch, work(batch)) as batches finish; the longest come first where there are several workers.
 
-        What `work` raises is raised here, and those of `batches` that were not begun are left. Raises CancelledError or
-        RuntimeError where the workers end meanwhile.
+        What `work` raises is raised here, and those of `batches` that were not begun are left. Raises CancelledError
+        where the workers end meanwhile.
         """
         if self.count == 1 or len(batches) < 2:
             for batch in batches:
@@ -84,7 +84,10 @@ class Workers:
         futures, done = {}, SimpleQueue()  # `as_completed` would wait for ever for what `__exit__` cancels
         try:
             for batch in reversed(batches):
-                future = self._pool.submit(work, batch)
+                try:
+                    future = self._pool.submit(work, batch)
+                except RuntimeError as error:  # the pool's own word for what comes after its end
+                    raise CancelledError("the workers have ended") from error
                 futures[future] = batch
                 future.add_done_callback(done.put)
             for _ in batches:

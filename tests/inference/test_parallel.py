@@ -142,6 +142,10 @@ def test_who_waits_for_workers_that_end_is_told(two_threads):
     with Workers(CPU) as workers:
         asking.start()
         both.wait()
+        while workers._pool._work_queue.qsize() < 2:  # two run; the other two have been asked for
+            time.sleep(0.01)
         threading.Timer(0.2, end.set).start()  # when __exit__ has cancelled what was not begun
     asking.join(20)
     assert not asking.is_alive() and told
+    with pytest.raises(CancelledError, match="ended"):
+        next(workers.side_by_side(work, [[0], [1]]))
