@@ -52,7 +52,7 @@ def test_cancel_finishes_the_one_that_is_heard_and_begins_no_other():
 
 
 def test_a_queue_that_nobody_looks_at_stops():
-    queue = ListeningQueue(FILES, lambda data, name: time.sleep(0.05), patience=0.02).start()
+    queue = ListeningQueue(FILES, lambda data, name: time.sleep(0.6), patience=0.5).start()
     queue.wait(10)
     assert states(queue)[0] == DONE and states(queue)[-1] == CANCELLED
 

@@ -138,13 +138,19 @@ def test_who_waits_for_workers_that_end_is_told(two_threads):
         except CancelledError as error:
             told.append(error)
 
+    def go_on(pool):
+        while not pool._shutdown:
+            time.sleep(0.01)
+        with pool._shutdown_lock:  # held until what was not begun is cancelled
+            end.set()
+
     asking = threading.Thread(target=ask)
     with Workers(CPU) as workers:
         asking.start()
         both.wait()
         while workers._pool._work_queue.qsize() < 2:  # two run; the other two have been asked for
             time.sleep(0.01)
-        threading.Timer(0.2, end.set).start()  # when __exit__ has cancelled what was not begun
+        threading.Thread(target=go_on, args=(workers._pool,)).start()
     asking.join(20)
     assert not asking.is_alive() and told
     with pytest.raises(CancelledError, match="ended"):
