@@ -5,10 +5,10 @@ import streamlit as st
 
 from app import services, state
 from app.components import explorer_choices, logged, plain
+from app.components.columns import number_columns
 from app.components.explorer_choices import View
 from app.components.export import downloads
 from app.components.recording import wav_bytes
-from app.components.weights import number_columns
 from app.figures.scatter import scatter
 from app.routing_index import RoutingIndex
 from app.routing_query import RoutingFiles

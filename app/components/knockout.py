@@ -10,8 +10,8 @@ from app import services, state, tables
 from app.comparison import word_difference
 from app.components import chart, plain
 from app.components.answer import title_of
+from app.components.columns import number_columns
 from app.components.export import downloads
-from app.components.weights import number_columns
 from app.figures import classes
 from app.figures.utterance import damage as damage_figure
 from app.palette import shared_extent

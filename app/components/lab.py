@@ -5,8 +5,8 @@ import streamlit as st
 
 from app import services, state
 from app.components import chart, finding, plain, recording
+from app.components.columns import number_columns
 from app.components.export import downloads
-from app.components.weights import number_columns
 from app.figures import weights
 from app.findings import Finding, estimates, only, values
 from app.prompt_lab import MOST_TYPED, Asked, asked, change_grid, crossing_table, lines

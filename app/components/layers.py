@@ -9,9 +9,9 @@ import streamlit as st
 from app import layer_tables, services, state, tables
 from app.components import chart, choices, logged
 from app.components.closed import closed_table
+from app.components.columns import number_columns
 from app.components.export import downloads
 from app.components.plain import empty
-from app.components.weights import number_columns
 from app.figures import weights
 from app.routing_index import EVALUATION, FIELDS, Filter, RoutingIndex
 from app.routing_query import RoutingFiles

@@ -9,9 +9,9 @@ import streamlit as st
 
 from app import services
 from app.components import plain
+from app.components.columns import number_columns
 from app.components.export import downloads
 from app.components.recording import wav_bytes
-from app.components.weights import number_columns
 from app.logged_utterance import fusions_of
 from harmonifuse_core.neighbours import Fusion, Neighbour
 from harmonifuse_core.runs import RunFolder

@@ -6,12 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from app import logged_utterance, services, state, tables
-from app.components import chart, knockout, plain
+from app.components import chart, knockout, plain, standing
 from app.components.answer import title_of
 from app.components.closed import closed_table
+from app.components.columns import number_columns
 from app.components.export import downloads
 from app.components.recording import wav_bytes
-from app.components.weights import number_columns
+from app.components.weights import VIEWS
 from app.figures import weights
 from app.figures.utterance import attribution_timeline
 from app.logged_utterance import OverTime
@@ -80,8 +81,13 @@ def _class(task: str, said: str, pair: tuple[str, str] | None) -> None:
 def layer_weights(run: RunFolder, rows: pd.DataFrame, identifier: str) -> None:
     """Both fusions of every task on one scale."""
     st.header("Which layers did each task use?", anchor=False)
-    part = st.segmented_control("Show", list(weights.PART_TITLES), default="alpha", required=True,
-                                format_func=weights.PART_TITLES.get, key="logged_part")  # fmt: skip
+    part = st.segmented_control(
+        "Show", list(VIEWS), default="alpha", required=True, format_func=VIEWS.get, key="logged_part"
+    )
+    if part == standing.VIEW:
+        prompts = rows.drop_duplicates("task").set_index("task")["prompt"].to_dict() if "prompt" in rows else {}
+        standing.show(run, logged_utterance.route_of(rows), prompts, "logged")
+        return
     part = part if part in rows.columns else "alpha"
     grids = {stage: logged_utterance.grid(rows, stage, part) for stage in tables.STAGES}
     maximum, figures = weights.range_of(*(grid for _, grid in grids.values() if len(grid))), {}

@@ -8,8 +8,8 @@ from app import services, state, tables
 from app.comparison import PromptChange, compare
 from app.components import chart, plain
 from app.components.answer import title_of
+from app.components.columns import number_columns
 from app.components.export import downloads
-from app.components.weights import number_columns
 from app.figures import classes, weights
 from app.services import Answered
 from harmonifuse_core.data.audio import Clip

@@ -5,9 +5,9 @@ import streamlit as st
 
 from app import services, state
 from app.components import plain
+from app.components.columns import number_columns
 from app.components.export import downloads
 from app.components.recording import TYPES
-from app.components.weights import number_columns
 from app.listening_queue import MOST_FILES, ListeningQueue, QueueItem
 from harmonifuse_core.data.audio import AudioError
 from harmonifuse_core.runs import RunError, RunFolder

@@ -6,9 +6,9 @@ import streamlit as st
 from app import layer_tables, state, tables
 from app.components import chart, choices
 from app.components.closed import closed_table
+from app.components.columns import number_columns
 from app.components.curves import nothing_logged
 from app.components.export import downloads
-from app.components.weights import number_columns
 from app.figures import weights
 from harmonifuse_core.runs import RunFolder
 

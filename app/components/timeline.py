@@ -6,8 +6,8 @@ import streamlit as st
 
 from app import services, state, tables
 from app.components import chart, plain
+from app.components.columns import number_columns
 from app.components.export import downloads
-from app.components.weights import number_columns
 from app.figures import weights
 from app.figures.utterance import timeline_width, token_timeline
 from harmonifuse_core.analysis.alignment import ATTENTION, Alignment

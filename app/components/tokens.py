@@ -4,8 +4,8 @@ import streamlit as st
 
 from app import state, tables
 from app.components import chart
+from app.components.columns import number_columns
 from app.components.export import downloads
-from app.components.weights import number_columns
 from app.figures import weights
 from app.figures.base import MOST_CELLS, literal
 from harmonifuse_core.model.harmonifuse import HarmoniFuseOutput

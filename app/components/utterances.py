@@ -9,8 +9,8 @@ from app import logged_utterance, services, state, tables
 from app.comparison import word_difference
 from app.components import chart, plain
 from app.components.closed import closed_table
+from app.components.columns import number_columns
 from app.components.export import downloads
-from app.components.weights import number_columns
 from app.figures import weights
 from app.routing_query import RoutingFiles, RoutingFilter
 from harmonifuse_core.config import Config

@@ -3,11 +3,16 @@
 import streamlit as st
 
 from app import exports, state, tables
-from app.components import chart
+from app.components import chart, standing
+from app.components.columns import number_columns
 from app.components.export import downloads
 from app.figures import weights
+from app.logged_utterance import route_of_answers
 from app.services import Answered
 from harmonifuse_core.data.audio import Clip
+from harmonifuse_core.runs import RunFolder
+
+VIEWS = weights.PART_TITLES | {standing.VIEW: standing.TITLE}
 
 HOW_TO_READ = """
 - **Alpha** is the weight that a task gives to each layer's state; each row sums to 1. Layer *input* is the state before
@@ -21,13 +26,21 @@ HOW_TO_READ = """
 """
 
 
-def show(answered: Answered, clip: Clip, run_name: str) -> None:
+def show(answered: Answered, clip: Clip, run: RunFolder) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.header("Which layers did each task use?", anchor=False, width="content")
         part = st.segmented_control(
-            "Show", list(weights.PART_TITLES), default="alpha", format_func=weights.PART_TITLES.get, key="weight_part",
-            required=True, label_visibility="collapsed",
+            "Show", list(VIEWS), default="alpha", format_func=VIEWS.get, key="weight_part", required=True,
+            label_visibility="collapsed",
         )  # fmt: skip
+    if part == standing.VIEW:
+        prompts = {task: answer.prompt for task, answer in answered.answers.items()}
+        standing.show(run, route_of_answers(answered.answers), prompts, "live")
+        return
+    _maps(answered, clip, run.name, part)
+
+
+def _maps(answered: Answered, clip: Clip, run_name: str, part: str) -> None:
     tasks, theme = list(answered.answers), state.theme()
     grids = {stage: tables.weights_grid(answered.answers, stage, part) for stage in tables.STAGES}
     maximum = weights.range_of(*grids.values())
@@ -53,7 +66,3 @@ def show(answered: Answered, clip: Clip, run_name: str) -> None:
     downloads("weights", stem, table, figures, lambda: exports.answers_json(answers, extra))
     with st.expander("How to read this"):
         st.markdown(HOW_TO_READ)
-
-
-def number_columns(names, digits: int = 4) -> dict:
-    return {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name in names}

@@ -40,13 +40,14 @@ def named_layers(
 
 @remembered
 def difference(
-    grid: np.ndarray, stages: Sequence[str], theme: Theme, extent: float | None = None, name: str = "change"
-) -> go.Figure:
+    grid: np.ndarray, stages: Sequence[str], theme: Theme, extent: float | None = None, name: str = "change",
+    value_format: str = "+.3f",
+) -> go.Figure:  # fmt: skip
     """Difference of two weights, (R, L1); NaN where a stage has fewer layers. Centred at 0."""
     extent = extent or shared_extent(grid[np.isfinite(grid)])
     names = layer_names(grid.shape[1])
     figure = heatmap(
-        grid, stages, names, colour_scale(theme.diverging), -extent, extent, theme, value_format="+.3f", name=name
+        grid, stages, names, colour_scale(theme.diverging), -extent, extent, theme, value_format=value_format, name=name
     )
     styled(figure, theme, 86 + 46 * len(stages), xaxis_title="layer")
     return _with_layers(figure, names)

@@ -46,6 +46,7 @@ from app.services.routing import (
     routing_index_of,
     routing_page,
     routing_points,
+    standing,
     task_difference,
 )
 from harmonifuse_core.data.audio import SAMPLE_RATE
@@ -55,7 +56,7 @@ __all__ = [
     "card_of", "config_of", "decode", "environment_of", "evaluations", "group_means", "is_trained", "loaded",
     "logged_utterance", "metrics_rows", "model_loads", "picture", "routing_facets", "routing_files",
     "routing_index_of", "routing_page", "routing_points", "run_named", "runs", "runs_root", "samples", "seeds_of",
-    "signatures_of", "stamp", "task_difference",
+    "signatures_of", "stamp", "standing", "task_difference",
     "aligned", "attributed", "each_layer_out", "heard", "listening_queue", "logged_utterances", "neighbours",
     "recorded", "routes", "saved_rows", "without_layers",
 ]  # fmt: skip

@@ -5,13 +5,16 @@ import threading
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import streamlit as st
 
 from app import routing_index, routing_query, routing_views
+from app import standing as standings
 from app.routing_index import Filter, RoutingIndex
 from app.routing_query import RoutingFiles, RoutingFilter, RoutingPage
 from app.routing_views import Means, Points
 from app.services.folders import TABLES_KEPT, stamp
+from app.standing import Standing
 from harmonifuse_core.runs import RunError, RunFolder
 
 INDEXES_KEPT, ANSWERS_KEPT = 3, 128
@@ -94,6 +97,11 @@ def task_difference(files: RoutingFiles, wanted: Filter, weights: str, first: st
 @st.cache_resource(max_entries=ANSWERS_KEPT, show_spinner=False)
 def _task_difference(key: str, wanted: Filter, weights: str, first: str, second: str, _files: RoutingFiles) -> Means:
     return routing_views.task_difference(routing_index_of(_files), wanted, weights, first, second)
+
+
+def standing(files: RoutingFiles, wanted: Filter, alpha: np.ndarray) -> Standing | None:
+    """See `standing.standing`: milliseconds, and asked with other weights each time, so not kept."""
+    return standings.standing(routing_index_of(files), wanted, alpha)
 
 
 def routing_points(files: RoutingFiles, wanted: Filter, place: str, most: int) -> Points:

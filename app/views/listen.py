@@ -62,7 +62,7 @@ def results(run: RunFolder, model: HarmoniFuse, clip: Clip, right) -> None:
         return
     with right:
         answer.show(answered)
-    st.fragment(weights.show)(answered, clip, run.name)
+    st.fragment(weights.show)(answered, clip, run)
     sound.show(clip, run.name)
     for task in answered.answers.values():
         tokens.show(task, run.name, clip.sha256)

@@ -1,40 +1,21 @@
 """The index of logged routing and what pages ask of it: planted weights, exact numbers, fixed samples."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from planted_routing import indexed, record, written
 
-from app import routing_index, routing_query, routing_views
+from app import routing_views
 from app.routing_index import Filter, RoutingIndex
-from harmonifuse_core.routing import RoutingRecord, RoutingWriter
 
 LAYERS = 4
-
-
-def record(utterance: str, task: str, stage: str, alpha, **more) -> RoutingRecord:
-    alpha = tuple(float(v) for v in alpha)
-    share = tuple(alpha[::-1])
-    prediction = more.pop("prediction", "two words" if task == "asr" else "happy")
-    return RoutingRecord(utterance=utterance, task=task, prompt="p", stage=stage, alpha=alpha, bias=alpha, score=alpha,
-                         share=share, prediction=prediction, **more)  # fmt: skip
 
 
 def drawn(n: int, seed: int = 0) -> np.ndarray:
     values = np.random.default_rng(seed).dirichlet(np.ones(LAYERS), n)
     return values.astype(np.float32)
-
-
-def written(path: Path, records: list[RoutingRecord]) -> Path:
-    with RoutingWriter(path) as writer:
-        writer.write(records)
-    return path
-
-
-def indexed(*paths: Path) -> RoutingIndex:
-    return routing_index.build(routing_query.routing_files(paths))
 
 
 ASR, SER = drawn(40, 1), drawn(40, 2)
