@@ -72,8 +72,9 @@ class Filter:
     def where(self) -> tuple[str, list]:
         """SQL condition and its values."""
         parts, values = ["true"], []
-        for name, value in (("task", self.task), ("stage", self.stage), *self.fields):
-            if value and (name in FIELDS or name in ("task", "stage")):
+        asked = [(name, value) for name, value in (("task", self.task), ("stage", self.stage)) if value]
+        for name, value in (*asked, *self.fields):  # an empty value of a field is one too: the prompt "" asks nothing
+            if name in FIELDS or name in ("task", "stage"):
                 parts.append("list_contains(evaluations, ?)" if name == EVALUATION else f"{name} = ?")
                 values.append(value)
         if wanted := self.text.strip().lower():

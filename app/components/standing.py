@@ -22,9 +22,10 @@ HOW_TO_READ = f"""
 - A cell is **(alpha − mean) / standard deviation**, mean and deviation over the answers that this run has logged for
   the same task and prompt: +2.0 is two standard deviations more weight than usual. How *much* a weight moves is
   in the table (alpha, mean, std): a large deviation of a weight that hardly moves is a small matter.
-- **Below** is the share of the logged answers with a smaller weight. It needs no bell curve; where alpha of several
+- **Below** is the share of the logged answers with a smaller weight. It holds for any curve; where alpha of several
   corpora differs, it and the deviation say most against one corpus.
-- Weights of a row sum to 1, so they move together. Among 20 weights about one lies beyond ±2 by chance.
+- Weights of a row sum to 1, so they move together. Where they spread like a bell curve, one of 20 lies
+  beyond ±2 by chance.
 - An empty cell is a weight that does not look at the recording: its standard deviation is below {STILL:g}.
 """
 

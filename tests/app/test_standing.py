@@ -59,6 +59,7 @@ def test_only_answers_to_the_same_prompt_count(index):
     asked = standing.asked_alike(index, "ser", "encoder", "p")
     assert standing.standing(index, asked, ALPHAS[0]).n == 11
     assert standing.standing(index, standing.asked_alike(index, "ser", "encoder", "another"), ALPHAS[0]) is None
+    assert standing.standing(index, standing.asked_alike(index, "ser", "encoder", ""), ALPHAS[0]) is None
     assert standing.asked_alike(index, "ser", "encoder", "p", "a").fields == (("prompt", "p"), ("dataset", "a"))
 
 
