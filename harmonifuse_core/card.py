@@ -82,7 +82,8 @@ def write_card(run: RunFolder) -> str:
     for corpus in config.data.train:
         name = Path(corpus.manifest).stem
         share = corpus.weight / totals[corpus.task]
-        lines.append(f"| {name} | {corpus.task} | {corpus.split or 'all'} | {share:.2f} |")
+        taken = f"{corpus.split or 'all'}{f', assumed {corpus.assumed_label}' if corpus.assumed_label else ''}"
+        lines.append(f"| {name} | {corpus.task} | {taken} | {share:.2f} |")
     done = [row["step"] for row in run.metrics()]
     trained = f"Trained for {max(done)} steps" if done else "No training log is kept here"
     lines += ["", f"{trained}, seed {config.training.seed}. Config: `config.yaml`.", ""]

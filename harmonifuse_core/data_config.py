@@ -2,8 +2,9 @@
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from harmonifuse_core.fields import check_choice, from_dict, to_dict
+from harmonifuse_core.fields import check_choice, from_dict, read_values, to_dict
 
 WAVEFORM_AUGMENTS = (
     "speed", "noise_probability", "noise_snr_db", "babble_probability", "babble_snr_db", "gain_db", "room_probability",
@@ -25,6 +26,8 @@ class CorpusConfig:
         label_map: manifest label -> model label; an empty model label drops the utterance.
         text_style: `asis`, or `sentence` (capital, full stop; the style of Whisper's own output).
         teacher: transcripts, soft token targets and encoder states come from the folder `data.teacher`.
+        assumed_label: the model label of every utterance that has none in the manifest (read speech as `neutral`): an
+            assumption, which the model card names. Needs a classification task.
         label_noise: share of training labels that are replaced by another class of the corpus (classification).
         augment: fields of `data.augment` that change the waveform and have another value for this corpus.
     """
@@ -39,6 +42,7 @@ class CorpusConfig:
     label_map: dict = field(default_factory=dict)
     text_style: str = "asis"
     teacher: bool = False
+    assumed_label: str = ""
     label_noise: float = 0.0
     augment: dict = field(default_factory=dict)
 
@@ -147,3 +151,12 @@ class DataConfig:
                 f"data.augment.{changing} changes the sound, so that data.state_cache would see no utterance twice: "
                 "switch it off (time_masks may stay), or empty data.state_cache"
             )
+
+
+def read_corpora(path: str | Path) -> tuple[CorpusConfig, ...]:
+    """The corpora under `train` of a YAML file that holds nothing else. Raises ValueError."""
+    values = read_values(path)
+    if set(values) != {"train"}:
+        other = ", ".join(sorted(set(values) - {"train"})) or "nothing"
+        raise ValueError(f"{path}: a list of corpora under `train` is expected, and found is {other}")
+    return from_dict(DataConfig, values, str(path)).train

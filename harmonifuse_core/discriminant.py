@@ -2,7 +2,8 @@
 
 Encoder, gates and LM of --run stay as they are, so that its transcripts do not change by a letter. The corpora and the
 augmentation of waveforms are those of its config's `data` (without mixup), drawn by their weights and by the seed of
-its training.
+its training; --add brings more, such as read speech that is assumed to be neutral
+(`configs/corpora/read_speech.yaml`), without which whatever no actor says sounds like one of the actors' emotions.
 See `training/discriminant.py` for the method. NEW gets the head; `calibrate` sets its temperature.
 Exit code: 0, 1 where it cannot be fitted.
 """
@@ -13,6 +14,7 @@ import sys
 from dataclasses import replace
 
 from harmonifuse_core.config import Config
+from harmonifuse_core.data_config import read_corpora
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
 from harmonifuse_core.runs import RunError, RunFolder, load, refuse_existing, save_derived
 from harmonifuse_core.tasks import CLASSIFICATION
@@ -44,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
         "--weights", type=_weights, default={}, metavar="CORPUS=W,...",
         help="share of the draws by the manifest's name, in place of the config's (ravdess=0.9,nemo=0.1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--add", metavar="FILE", help="YAML file of further corpora under `train`, as in a config; they enter the run's"
+    )
     parser.add_argument(
         "--folds", type=int, default=0, metavar="K",
         help="also score the discriminant on speakers left out of it, K fits (0: none); honest where no emotion taught "
@@ -109,6 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not 0 <= options.shrinkage <= 1 or options.strength <= 0 or options.samples < 1:
             raise RunError("--shrinkage goes from 0 to 1; --strength and --samples are above 0")
         model, config = with_reading(run, options.task)
+        if options.add:
+            data = replace(config.data, train=(*config.data.train, *read_corpora(options.add)))
+            config = replace(config, data=data)
         draws = Draws(config, options.task, model.tokenizer, options.weights)
         labels = config.model.task(options.task).labels
         found = gather(model, options.task, draws.take(options.samples, "layers"))

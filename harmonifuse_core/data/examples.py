@@ -46,6 +46,11 @@ def load_examples(
     rows = [u for u in rows if re.search(corpus.ids, u.id)]
     rows = [u for u in rows if not u.duration or data.min_seconds <= u.duration <= data.max_seconds]
     examples = []
+    if corpus.assumed_label and task.writes_text:
+        raise ValueError(
+            f"{corpus.manifest}: assumed_label {corpus.assumed_label!r} is for a classification task, and {task.name} "
+            f"is {task.kind}: leave it out"
+        )
     if task.is_transcription:
         for u in rows:
             text = transcripts.get(u.id) if corpus.teacher else u.field(task.field)
@@ -56,6 +61,8 @@ def load_examples(
     else:
         found = [(u, raw) for u in rows if (raw := u.field(task.field)) is not None]
         names = [(u, corpus.label_map.get(raw, raw)) for u, raw in found]
+        if corpus.assumed_label:
+            names += [(u, corpus.assumed_label) for u in rows if u.field(task.field) is None]
         if task.edges:
             names = [(u, name if name in (*task.labels, "") else task.class_of(name)) for u, name in names]
         unknown = sorted({name for _, name in names if name and name not in task.labels})

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import tiny_corpus, tiny_model, tiny_run, tone, write_manifest
+from factories import tiny_corpus, tiny_model, tiny_run, tone, write_manifest, write_wav
 
+from harmonifuse_core.card import write_card
 from harmonifuse_core.discriminant import main
 from harmonifuse_core.inference.predict import PredictOptions, predict
 from harmonifuse_core.runs import RunFolder, load
@@ -132,6 +133,37 @@ def test_the_command_names_the_planted_emotions_and_leaves_the_words(tmp_path):
     assert main([*command[:3], str(again), *command[4:]]) == 0
     fresh = load(again).state_dict()
     assert all(torch.equal(t, fresh[n]) for n, t in after.state_dict().items())
+
+
+def hiss(seed: int) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(12_000)).astype(np.float32)
+
+
+def test_sound_of_another_kind_gets_the_class_that_is_assumed_for_it(tmp_path, capsys):
+    """Tones have emotions by pitch; hiss has none in its manifest, and is assumed to be calm."""
+    run = corpus_run(tmp_path)
+    rows = [{"id": f"h{i}", "audio_filepath": f"h{i}.wav", "duration": 0.75, "speaker": f"h{i % 3}"} for i in range(9)]
+    for i, row in enumerate(rows):
+        write_wav(tmp_path / row["audio_filepath"], hiss(i))
+    manifest, more = write_manifest(tmp_path, rows, "hiss.jsonl"), tmp_path / "more.yaml"
+    more.write_text(f"train: [{{manifest: {manifest}, task: ser, assumed_label: calm, weight: 0.2}}]\n")
+    command = ["--run", str(run.path), "--samples", "96", "--strength", "4", "--output"]
+    assert main([*command, str(tmp_path / "plain-fit")]) == 0
+    assert main([*command, str(tmp_path / "added"), "--add", str(more), "--weights", "hiss=0.1"]) == 0
+    unheard, tones = [hiss(100 + i) for i in range(6)], [tone(0.75, 180 * 1.15**i, seed=i) for i in range(8)]
+    labels = {n: [a["ser"].label for a in predict(load(tmp_path / n), unheard)] for n in ("plain-fit", "added")}
+    assert labels["added"] == ["calm"] * 6 and labels["plain-fit"].count("calm") < 3, labels
+    model = load(tmp_path / "added")
+    named = [a["ser"].label for a in predict(model, tones)]
+    assert sum(n == label for n, label in zip(named, model.config.task("ser").labels, strict=True)) >= 6, named
+    config = RunFolder(tmp_path / "added").config()
+    assert [c.assumed_label for c in config.data.train] == ["", "calm"]
+    write_card(RunFolder(tmp_path / "added"))
+    assert "| hiss | ser | all, assumed calm |" in RunFolder(tmp_path / "added").card_file.read_text()
+    more.write_text("training: {}\n")
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "none"), "--add", str(more)]) == 1 and not (tmp_path / "none").exists()
+    assert "under `train` is expected, and found is training" in capsys.readouterr().err
 
 
 def test_folds_are_scored_by_corpus_and_kept(tmp_path, capsys):
