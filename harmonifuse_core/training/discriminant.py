@@ -91,6 +91,8 @@ def unseen_recalls(
 ) -> dict[str, ClassificationReport]:  # fmt: skip
     """{corpus: scores of `discriminant` on speakers that it was not fitted on}: K `folds`, each without a K-th of them.
 
+    Each corpus's speakers are dealt evenly to the folds.
+
     Honest as far as what stands before has not learned these classes from these speakers: the encoder, and, with less
     room to, the gate whose alpha weighs the values. Raises ValueError as `discriminant` does, and for fewer speakers
     than folds.
@@ -99,8 +101,12 @@ def unseen_recalls(
     people = sorted(set(pairs))
     if not 2 <= folds <= len(people):
         raise ValueError(f"{folds} folds of {len(people)} speakers: use 2 to as many as there are speakers")
-    shuffled = generator(0, "folds").permutation(len(people))  # numbered speakers often alternate by gender
-    fold_of = {pair: place % folds for pair, place in zip(people, shuffled, strict=True)}
+    fold_of, dealt = {}, 0
+    for corpus in sorted(set(corpora)):  # each corpus evenly: many speakers of one do not leave a fold without another
+        own = [pair for pair in people if pair[0] == corpus]
+        shuffled = generator(0, "folds", corpus).permutation(len(own))  # numbered speakers often alternate by gender
+        fold_of |= {own[i]: (dealt + place) % folds for place, i in enumerate(shuffled)}
+        dealt += len(own)
     fold = np.array([fold_of[pair] for pair in pairs])
     scores = np.empty((len(values), len(names)))
     for number in range(folds):
