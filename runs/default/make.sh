@@ -20,8 +20,9 @@ python -m harmonifuse_core.average --run "$run-both" "$run-words=0.3864" "$run-a
     --own 'heads|lm\.speech_token|gate\.(logits|ffn|standardise)' --output "$run-mean"
 # no emotion has reached the encoder, so speakers left out of this fit show what it is worth (the gate knows them, though);
 # weights, shrinkage and strength chosen on such folds and RAVDESS dev
-python -m harmonifuse_core.discriminant --run "$run-mean" --output "$run" --samples 10000 \
-    --weights ravdess=0.88,nemo=0.09,urdu=0.03 --shrinkage 0.2 --strength 6 --folds 5
+python -m harmonifuse_core.discriminant --run "$run-mean" --output "$run" --samples 10000 --shrinkage 0.2 --strength 6 \
+    --add $configs/corpora/read_speech.yaml --folds 5 \
+    --weights ravdess=0.87,nemo=0.09,urdu=0.03,librispeech=0.008,speechocean762=0.008
 
 nemo_labels=anger=angry,happiness=happy,sadness=sad,fear=fearful
 python -m harmonifuse_core.calibrate --run "$run" --manifest $data/ravdess.jsonl --split dev
