@@ -6,9 +6,11 @@ of all studies below `runs` between `<!-- studies -->` and `<!-- /studies -->`.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
+from harmonifuse_core.config import CorpusConfig, from_dict
 from harmonifuse_core.runs import RunError, RunFolder, find_studies, write_text
 from harmonifuse_core.studies.report import claims_overview
 from harmonifuse_core.studies.rows import read_table
@@ -56,6 +58,17 @@ def results_table(run: RunFolder) -> str:
     return "\n".join([head, *rows])
 
 
+def taken(corpus: CorpusConfig) -> str:
+    """Which of a corpus is used, and what is assumed of it."""
+    return f"{corpus.split or 'all'}{f', assumed {corpus.assumed_label}' if corpus.assumed_label else ''}"
+
+
+def added_corpora(run: RunFolder) -> list[CorpusConfig]:
+    """Corpora that no training heard, only a fit after it (`discriminant --add`)."""
+    made = json.loads(run.environment_file.read_text()) if run.environment_file.is_file() else {}
+    return [from_dict(CorpusConfig, row, f"{run.environment_file}: added") for row in made.get("added", ())]
+
+
 def write_card(run: RunFolder) -> str:
     """Compose the card and write it into the run; returns its text. Raises RunError for a folder that is no run."""
     config = run.config()
@@ -82,8 +95,11 @@ def write_card(run: RunFolder) -> str:
     for corpus in config.data.train:
         name = Path(corpus.manifest).stem
         share = corpus.weight / totals[corpus.task]
-        taken = f"{corpus.split or 'all'}{f', assumed {corpus.assumed_label}' if corpus.assumed_label else ''}"
-        lines.append(f"| {name} | {corpus.task} | {taken} | {share:.2f} |")
+        lines.append(f"| {name} | {corpus.task} | {taken(corpus)} | {share:.2f} |")
+    for corpus in added_corpora(run):
+        lines.append(
+            f"| {Path(corpus.manifest).stem} | {corpus.task} | {taken(corpus)} | only in the closed-form fit |"
+        )
     done = [row["step"] for row in run.metrics()]
     trained = f"Trained for {max(done)} steps" if done else "No training log is kept here"
     lines += ["", f"{trained}, seed {config.training.seed}. Config: `config.yaml`.", ""]

@@ -2,8 +2,8 @@
 
 Encoder, gates and LM of --run stay as they are, so that its transcripts do not change by a letter. The corpora and the
 augmentation of waveforms are those of its config's `data` (without mixup), drawn by their weights and by the seed of
-its training; --add brings more, such as read speech that is assumed to be neutral
-(`configs/corpora/read_speech.yaml`), without which whatever no actor says sounds like one of the actors' emotions.
+its training. --add brings more, such as read speech that is assumed to be neutral (`configs/corpora/read_speech.yaml`):
+a fit that has heard acted speech only gives the rest one of its emotions all the same.
 See `training/discriminant.py` for the method. NEW gets the head; `calibrate` sets its temperature.
 Exit code: 0, 1 where it cannot be fitted.
 """
@@ -13,7 +13,7 @@ import math
 import sys
 from dataclasses import replace
 
-from harmonifuse_core.config import Config
+from harmonifuse_core.config import Config, to_dict
 from harmonifuse_core.data_config import read_corpora
 from harmonifuse_core.model.harmonifuse import HarmoniFuse, build_model
 from harmonifuse_core.runs import RunError, RunFolder, load, refuse_existing, save_derived
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         help="share of the draws by the manifest's name, in place of the config's (ravdess=0.9,nemo=0.1)",
     )  # fmt: skip
     parser.add_argument(
-        "--add", metavar="FILE", help="YAML file of further corpora under `train`, as in a config; they enter the run's"
+        "--add", metavar="FILE", help="YAML file of further corpora for the fit, under `train` as in a config"
     )
     parser.add_argument(
         "--folds", type=int, default=0, metavar="K",
@@ -114,10 +114,13 @@ def main(arguments: list[str] | None = None) -> int:
         if not 0 <= options.shrinkage <= 1 or options.strength <= 0 or options.samples < 1:
             raise RunError("--shrinkage goes from 0 to 1; --strength and --samples are above 0")
         model, config = with_reading(run, options.task)
-        if options.add:
-            data = replace(config.data, train=(*config.data.train, *read_corpora(options.add)))
-            config = replace(config, data=data)
-        draws = Draws(config, options.task, model.tokenizer, options.weights)
+        added = read_corpora(options.add) if options.add else ()
+        if other := [corpus for corpus in added if corpus.task != options.task]:
+            raise RunError(
+                f"--add {options.add}: {other[0].manifest} is for task {other[0].task!r}, not {options.task!r}"
+            )
+        heard = replace(config, data=replace(config.data, train=(*config.data.train, *added)))
+        draws = Draws(heard, options.task, model.tokenizer, options.weights)
         labels = config.model.task(options.task).labels
         found = gather(model, options.task, draws.take(options.samples, "layers"))
         values = standardise(model, found)
@@ -129,6 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
             "discriminant_of": str(run.path), "task": options.task, "samples": len(found.labels),
             "shrinkage": options.shrinkage, "strength": options.strength, "seed": config.training.seed,
             "head_explains": round(explained, 4), "head_agrees": round(same, 4), "weights": options.weights,
+            "added": to_dict(added),
         } | ({"folds": options.folds, "unseen_speakers": unseen} if unseen else {})  # fmt: skip
         save_derived(model, run, output, config, made)
     except (ValueError, OSError) as error:

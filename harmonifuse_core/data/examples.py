@@ -59,10 +59,8 @@ def load_examples(
     elif task.writes_text:
         examples = [e for u in rows if (e := unit_example(u, corpus, task)).units]
     else:
-        found = [(u, raw) for u in rows if (raw := u.field(task.field)) is not None]
-        names = [(u, corpus.label_map.get(raw, raw)) for u, raw in found]
-        if corpus.assumed_label:
-            names += [(u, corpus.assumed_label) for u in rows if u.field(task.field) is None]
+        found = [(u, u.field(task.field)) for u in rows]
+        names = [(u, corpus.assumed_label if raw is None else corpus.label_map.get(raw, raw)) for u, raw in found]
         if task.edges:
             names = [(u, name if name in (*task.labels, "") else task.class_of(name)) for u, name in names]
         unknown = sorted({name for _, name in names if name and name not in task.labels})

@@ -6,8 +6,7 @@ from factories import tiny_config, tone, write_manifest, write_wav
 from harmonifuse_core.config import CorpusConfig, DataConfig
 from harmonifuse_core.data.examples import load_examples
 from harmonifuse_core.data_config import read_corpora
-
-LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+from harmonifuse_core.tasks import EMOTIONS
 
 
 def mixed_manifest(folder):
@@ -27,15 +26,15 @@ def examples(manifest, task="ser", **fields):
 def test_only_what_has_no_label_is_assumed(tmp_path):
     manifest = mixed_manifest(tmp_path)
     assert [e.utterance.id for e in examples(manifest)] == ["b"]
-    found = {e.utterance.id: LABELS[e.label] for e in examples(manifest, assumed_label="neutral")}
+    found = {e.utterance.id: EMOTIONS[e.label] for e in examples(manifest, assumed_label="neutral")}
     assert found == {"a": "neutral", "b": "sad", "c": "neutral"}
     (allowed,) = {e.allowed for e in examples(manifest, assumed_label="neutral")}
-    assert [label for label, known in zip(LABELS, allowed, strict=True) if known] == ["neutral", "sad"]
+    assert [label for label, known in zip(EMOTIONS, allowed, strict=True) if known] == ["neutral", "sad"]
 
 
 def test_an_assumption_goes_by_the_models_name_and_not_through_the_map(tmp_path):
     found = examples(mixed_manifest(tmp_path), assumed_label="calm", label_map={"sad": "", "calm": "happy"})
-    assert [LABELS[e.label] for e in found] == ["calm", "calm"]
+    assert [EMOTIONS[e.label] for e in found] == ["calm", "calm"]
 
 
 def test_a_class_that_the_model_lacks_is_refused(tmp_path):

@@ -169,14 +169,25 @@ def test_sound_of_another_kind_gets_the_class_that_is_assumed_for_it(tmp_path, c
     model = load(tmp_path / "added")
     named = [a["ser"].label for a in predict(model, tones)]
     assert sum(n == label for n, label in zip(named, model.config.task("ser").labels, strict=True)) >= 6, named
-    config = RunFolder(tmp_path / "added").config()
-    assert [c.assumed_label for c in config.data.train] == ["", "calm"]
-    write_card(RunFolder(tmp_path / "added"))
-    assert "| hiss | ser | all, assumed calm |" in RunFolder(tmp_path / "added").card_file.read_text()
-    more.write_text("training: {}\n")
-    capsys.readouterr()
-    assert main([*command, str(tmp_path / "none"), "--add", str(more)]) == 1 and not (tmp_path / "none").exists()
-    assert "under `train` is expected, and found is training" in capsys.readouterr().err
+    added = RunFolder(tmp_path / "added")
+    assert added.config().data == run.config().data, "training never heard them"
+    card = write_card(added)
+    assert "| hiss | ser | all, assumed calm | only in the closed-form fit |" in card
+    assert "hiss" not in write_card(RunFolder(tmp_path / "plain-fit"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("training: {}", "under `train` is expected, and found is training"),
+        ("train: [{manifest: m.jsonl, task: asr}]", "m.jsonl is for task 'asr', not 'ser'"),
+    ],
+)
+def test_corpora_that_the_fit_cannot_use_are_refused(tmp_path, capsys, text, reason):
+    run, more, output = corpus_run(tmp_path), tmp_path / "more.yaml", tmp_path / "none"
+    more.write_text(text)
+    assert main(["--run", str(run.path), "--output", str(output), "--add", str(more)]) == 1 and not output.exists()
+    assert reason in capsys.readouterr().err
 
 
 def test_folds_are_scored_by_corpus_and_kept(tmp_path, capsys):
